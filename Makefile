@@ -1,0 +1,24 @@
+# What a newcomer types. Each target is one script, so it can also be called by hand.
+
+# CI starts from a fresh clone each time: keep the build outside it.
+ifdef CI
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
+export CARGO_INCREMENTAL ?= 0
+endif
+
+.PHONY: run test lint bench parity
+
+run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
+	@scripts/run
+
+test: ## all tests, with a real Redis and real clients
+	@scripts/test
+
+lint: ## format, clippy, shell scripts
+	@scripts/lint
+
+bench: ## figures for both layouts, beside Apache Kafka's
+	@benches/run
+
+parity: ## answers compared with a real Apache Kafka's, field by field
+	@tests/parity/run

@@ -1,0 +1,166 @@
+"""How each client is installed or built, in a cache outside the clone, and the command that tells its story."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import typing
+
+HERE = pathlib.Path(__file__).resolve().parent
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "weir-tests"
+INSTALL_SECONDS = 900
+
+
+class Missing(Exception):
+    """The client's toolchain is neither here nor installable."""
+
+
+def tool(name, what):
+    path = shutil.which(name)
+    if path is None:
+        raise Missing(f"{name} is not installed ({what})")
+    return path
+
+
+def execute(processes, command, **options):
+    process = processes.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options)
+    try:
+        output, _ = process.communicate(timeout=INSTALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        output = f"not done after {INSTALL_SECONDS} s"
+    finally:
+        processes.end(process, 1)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{output[-4000:]}")
+    return output
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Two runs at once on one machine share the cache."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def installed(name, key_files, install):
+    """The folder that `install` fills, done once for each content of the key files."""
+    digest = hashlib.sha256()
+    for path in key_files:
+        digest.update(pathlib.Path(path).read_bytes())
+    with locked(name):
+        folder = CACHE / f"{name}-{digest.hexdigest()[:16]}"
+        if not (folder / ".done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            install(folder)
+            (folder / ".done").touch()
+        return folder
+
+
+def python(program):
+    def prepare(processes):
+        requirements = HERE / "python" / f"{program}.requirements.txt"
+
+        def install(folder):
+            execute(processes, [sys.executable, "-m", "venv", str(folder / "venv")])
+            execute(processes, [folder / "venv/bin/pip", "install", "--quiet", "--require-virtualenv", "-r", requirements])
+
+        folder = installed(f"python-{program}", [requirements], install)
+        return [str(folder / "venv/bin/python"), str(HERE / "python" / f"{program}_story.py")]
+
+    return prepare
+
+
+def go(program):
+    def prepare(processes):
+        binary = tool("go", "Go")
+        source = HERE / "go"
+        wanted = re.search(r"^go (\d+)\.(\d+)", (source / "go.mod").read_text(), re.M).groups()
+        version = subprocess.run([binary, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
+        found = re.match(r"go(\d+)\.(\d+)", version)
+        if found is None or tuple(map(int, found.groups())) < tuple(map(int, wanted)):
+            raise Missing(f"Go {'.'.join(wanted)} or newer is needed, here is {version.strip() or 'an unknown version'}")
+        with locked("go"):
+            target = CACHE / "go"
+            target.mkdir(exist_ok=True)
+            environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+            execute(processes, [binary, "build", "-o", f"{target}/", "./..."], cwd=source, env=environment)
+        return [str(target / program)]
+
+    return prepare
+
+
+def node(program):
+    def prepare(processes):
+        binary, npm = tool("node", "Node.js"), tool("npm", "Node.js")
+        source = HERE / program
+        keys = [source / "package.json", source / "package-lock.json"]
+
+        def install(folder):
+            for path in keys:
+                shutil.copy(path, folder)
+            execute(processes, [npm, "ci", "--silent", "--no-audit", "--no-fund"], cwd=folder)
+
+        folder = installed(program, keys, install)
+        # The program stands beside its modules, which is where Node.js looks for them.
+        shutil.copy(source / "story.js", folder)
+        return [binary, str(folder / "story.js")]
+
+    return prepare
+
+
+def java_libraries(processes):
+    pom = HERE / "java" / "pom.xml"
+    maven = tool("mvn", "Maven")
+
+    def install(folder):
+        execute(processes, [maven, "-q", "-B", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}/libs"])
+
+    return installed("java", [pom], install)
+
+
+def java(processes):
+    binary, _ = tool("java", "Java 17"), tool("javac", "a JDK, 17 or newer")
+    folder = java_libraries(processes)
+    return [binary, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{folder}/libs/*", str(HERE / "java" / "Story.java")]
+
+
+def java_tools(processes):
+    tool("java", "Java 17")
+    folder = java_libraries(processes)
+    return [sys.executable, str(HERE / "java" / "tools_story.py"), str(folder / "libs")]
+
+
+def rdkafka(processes):
+    with locked("rdkafka"):
+        target = CACHE / "rdkafka"
+        execute(
+            processes,
+            [tool("cargo", "Rust"), "build", "--locked", "--manifest-path", HERE / "rdkafka/Cargo.toml", "--target-dir", target],
+        )
+    return [str(target / "debug/rdkafka-story")]
+
+
+def kcat(_processes):
+    return [sys.executable, str(HERE / "kcat" / "story.py"), tool("kcat", "kcat")]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Client:
+    name: str
+    prepare: typing.Callable
+    transactional: bool = False
+    """Also shows that a transactional producer fails soon where transactions are not served."""
+    environment: dict = dataclasses.field(default_factory=dict)
+
+
+# The slowest first, so that none runs alone at the end.
+CLIENTS = []
