@@ -1,0 +1,1 @@
+//! The shell around `groups`: one task per live group; persist, then reply.

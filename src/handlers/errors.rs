@@ -1,0 +1,32 @@
+//! Every domain error to its Kafka code, exhaustively.
+
+use kafka_protocol::ResponseError;
+
+use crate::log::store::StoreError;
+
+/// What a Produce, Fetch or ListOffsets answers when the storage fails.
+pub fn storage(error: &StoreError) -> ResponseError {
+    match error {
+        StoreError::NotSent(_) | StoreError::NotReady(_) | StoreError::Refused(_) | StoreError::Quarantined(_) => {
+            ResponseError::KafkaStorageError
+        }
+        StoreError::OutcomeUnknown(_) => ResponseError::RequestTimedOut,
+        StoreError::OutOfMemory => ResponseError::NotEnoughReplicas,
+        StoreError::NoSuchPartition => ResponseError::UnknownTopicOrPartition,
+        StoreError::FencedLeader(_) => ResponseError::NotLeaderOrFollower,
+    }
+}
+
+/// What a request to a group answers when the storage fails.
+pub fn coordinator_storage(error: &StoreError) -> ResponseError {
+    match error {
+        StoreError::NotReady(_) => ResponseError::CoordinatorLoadInProgress,
+        StoreError::NotSent(_)
+        | StoreError::Refused(_)
+        | StoreError::Quarantined(_)
+        | StoreError::OutcomeUnknown(_)
+        | StoreError::OutOfMemory
+        | StoreError::NoSuchPartition
+        | StoreError::FencedLeader(_) => ResponseError::CoordinatorNotAvailable,
+    }
+}

@@ -1,0 +1,157 @@
+//! One file per Kafka API: wire types in, domain calls, wire types out.
+
+mod api_versions;
+pub mod errors;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kafka_protocol::{
+    messages::ApiKey,
+    protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
+};
+
+use crate::{
+    model::NodeId,
+    net::{Caller, Close, Frame, FrameLimit, Reply, Service},
+    protocol::{api, codec},
+};
+
+/// The domain as the handlers see it. Built once by `broker`.
+pub struct Services {
+    pub identity: Identity,
+    pub limits: RequestLimits,
+}
+
+/// Who this broker is.
+pub struct Identity {
+    pub node: NodeId,
+    pub cluster_id: String,
+    pub rack: Option<String>,
+    /// In the order of the configuration; [`Caller::listener`] is a place in it.
+    pub listeners: Vec<Listener>,
+}
+
+/// A listener as clients are told to reach it.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub name: String,
+    pub advertised_host: String,
+    pub advertised_port: u16,
+}
+
+/// Bounds of requests in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLimits {
+    /// `socket.request.max.bytes`: bounds requests that carry record batches.
+    pub max_bytes: usize,
+    /// Bounds all others, whose decoded form can be much larger than their bytes.
+    pub max_structured_bytes: usize,
+}
+
+/// A decoded request.
+pub struct Request<T> {
+    pub body: T,
+    pub version: i16,
+    pub client_id: Option<StrBytes>,
+    pub caller: Arc<Caller>,
+}
+
+/// What a handler gives back.
+pub enum Outcome<T> {
+    Ready(T),
+    /// The ordered part is done; the answer follows.
+    Later(BoxFuture<'static, T>),
+    /// As `Later`, with the answer encoded by the handler: for those that carry record batches, or none at all.
+    Encoded(BoxFuture<'static, Result<Frame, Close>>),
+    Close(Close),
+}
+
+impl<T> From<T> for Outcome<T> {
+    fn from(response: T) -> Self {
+        Outcome::Ready(response)
+    }
+}
+
+#[async_trait]
+impl Service for Arc<Services> {
+    fn frame_limit(&self, start: &[u8; 8]) -> Result<FrameLimit, Close> {
+        let start = codec::request_start(start).map_err(|error| Close(error.to_string()))?;
+        served(start)?;
+        Ok(if start.api_key == ApiKey::Produce as i16 {
+            FrameLimit { max_bytes: self.limits.max_bytes, decode_factor: 0 }
+        } else {
+            FrameLimit { max_bytes: self.limits.max_structured_bytes, decode_factor: STRUCTURED_DECODE_FACTOR }
+        })
+    }
+
+    async fn serve(&self, caller: &Arc<Caller>, frame: Bytes) -> Result<Reply, Close> {
+        dispatch(self, caller, frame).await
+    }
+}
+
+/// The wire's smallest array element takes three bytes, its decoded struct about a hundred.
+const STRUCTURED_DECODE_FACTOR: usize = 32;
+
+/// Whether a request is one of [`api::SERVED`]; a newer ApiVersions is answered too (KIP-511).
+fn served(start: codec::RequestStart) -> Result<&'static api::Api, Close> {
+    api::served(start.api_key)
+        .filter(|api| api.versions().contains(&start.api_version) || api.key == ApiKey::ApiVersions)
+        .ok_or_else(|| Close(format!("API {} version {} is not served", start.api_key, start.api_version)))
+}
+
+async fn dispatch(_services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) -> Result<Reply, Close> {
+    let start = codec::request_start(&frame).map_err(|error| Close(error.to_string()))?;
+    let api = served(start)?;
+    if !api.versions().contains(&start.api_version) {
+        return api_versions::unsupported(start.correlation_id);
+    }
+    let call = Call { start, caller, frame };
+    match api.key {
+        ApiKey::ApiVersions => call.answer(|request| async move { api_versions::handle(&request).into() }).await,
+        key => Err(Close(format!("{key:?} is in the table of served APIs and has no handler"))),
+    }
+}
+
+/// A request on its way to its handler.
+struct Call<'a> {
+    start: codec::RequestStart,
+    caller: &'a Arc<Caller>,
+    frame: Bytes,
+}
+
+impl Call<'_> {
+    async fn answer<R, A, F, Fut>(self, handle: F) -> Result<Reply, Close>
+    where
+        R: Decodable + HeaderVersion,
+        A: Encodable + HeaderVersion + Send + 'static,
+        F: FnOnce(Request<R>) -> Fut,
+        Fut: Future<Output = Outcome<A>>,
+    {
+        let codec::RequestStart { api_version: version, correlation_id, .. } = self.start;
+        let (header, body) =
+            codec::decode_request::<R>(self.frame, version).map_err(|error| Close(error.to_string()))?;
+        let request = Request { body, version, client_id: header.client_id, caller: self.caller.clone() };
+        match handle(request).await {
+            Outcome::Ready(response) => encode(correlation_id, version, &response).map(Reply::Ready),
+            Outcome::Later(response) => {
+                Ok(Reply::Later(Box::pin(async move { encode(correlation_id, version, &response.await) })))
+            }
+            Outcome::Encoded(frame) => Ok(Reply::Later(frame)),
+            Outcome::Close(close) => Err(close),
+        }
+    }
+}
+
+/// An answer's frame. An answer that does not fit its version is a bug: the connection is closed and the log says so.
+fn encode<A: Encodable + HeaderVersion>(correlation_id: i32, version: i16, response: &A) -> Result<Frame, Close> {
+    match codec::encode_response(correlation_id, version, response) {
+        Ok(bytes) => Ok(Frame { segments: vec![bytes], held: None }),
+        Err(error) => {
+            tracing::error!(%error, version, "an answer could not be encoded");
+            Err(Close(error.to_string()))
+        }
+    }
+}

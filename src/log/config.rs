@@ -1,0 +1,45 @@
+//! A topic's settings as far as its log needs them, made from the topic's configs by `topics`.
+
+use crate::{
+    log::store::{Layout, Retention},
+    protocol::records::{Codec, TimestampType},
+};
+
+/// Everything that decides how a partition takes, keeps and gives records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    pub layout: Layout,
+    /// `max.message.bytes`: the largest batch, in bytes as sent.
+    pub max_message_bytes: usize,
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far behind the broker's clock a record may be.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead of the broker's clock a record may be.
+    pub timestamp_after_max_ms: i64,
+    /// `compression.type` and its level; `None` keeps what the producer sent.
+    pub compression: Option<(Codec, i32)>,
+    /// `cleanup.policy` has `compact`: records without a key are refused.
+    pub compact: bool,
+    /// `cleanup.policy` has `delete`; without it no retention ever applies.
+    pub delete: bool,
+    /// `retention.ms`; `None` is no limit.
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`; `None` is no limit.
+    pub retention_bytes: Option<u64>,
+    /// `weir.retention.records`; `None` is no limit.
+    pub retention_records: Option<u64>,
+}
+
+impl LogConfig {
+    /// What may be removed at `now_ms`.
+    pub fn retention(&self, now_ms: i64) -> Retention {
+        if !self.delete {
+            return Retention::default();
+        }
+        Retention {
+            before_timestamp: self.retention_ms.map(|kept| now_ms.saturating_sub(kept)),
+            max_bytes: self.retention_bytes,
+            max_records: self.retention_records,
+        }
+    }
+}

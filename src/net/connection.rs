@@ -1,0 +1,221 @@
+//! One connection: frames in, answers out in the order of the requests.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{io::Interest, net::TcpStream, sync::mpsc, time::timeout};
+use tracing::debug;
+
+use super::{
+    Caller, Close, Frame, Reply,
+    admission::{Admitted, STEP},
+    listener::Shared,
+};
+
+/// What is read ahead while the size of the next frame is not known yet.
+const READ_AHEAD: usize = 8 << 10;
+
+/// At most this many pieces go into one `writev`.
+const PIECES: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("the client closed the connection")]
+    ByClient,
+    #[error("the broker stops")]
+    Stopping,
+    #[error("no request for {0:?} (connections.max.idle.ms)")]
+    Idle(Duration),
+    #[error("no progress for {0:?}")]
+    Stalled(Duration),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Refused(#[from] Close),
+    #[error("a frame of {size} bytes is outside 8..={limit}")]
+    FrameSize { size: i32, limit: usize },
+    #[error(transparent)]
+    Congested(#[from] super::admission::Congested),
+}
+
+/// An answer on its way out, with the memory its request still holds.
+struct Queued {
+    reply: Reply,
+    _admitted: Admitted,
+}
+
+pub(super) async fn run(stream: TcpStream, caller: Arc<Caller>, shared: Shared) {
+    let stream = Arc::new(stream);
+    let (queue, queued) = mpsc::channel(shared.limits.queued_replies);
+    let writing = write_replies(stream.clone(), queued, shared.limits.stall);
+    let reading = read_requests(&stream, &caller, &shared, queue);
+    tokio::pin!(reading, writing);
+    let ended = tokio::select! {
+        ended = &mut reading => {
+            // Answers to what was read before still go out, unless the client is gone.
+            match ended {
+                Ended::ByClient | Ended::Io(_) => ended,
+                ended => writing.await.err().unwrap_or(ended),
+            }
+        }
+        written = &mut writing => written.err().unwrap_or(Ended::ByClient),
+    };
+    debug!(peer = %caller.peer, connection = caller.connection_id, reason = %ended, "connection closed");
+}
+
+async fn read_requests(
+    stream: &TcpStream,
+    caller: &Arc<Caller>,
+    shared: &Shared,
+    queue: mpsc::Sender<Queued>,
+) -> Ended {
+    let mut reader = Reader { stream, buffer: BytesMut::new() };
+    loop {
+        match read_request(&mut reader, caller, shared).await {
+            Ok((reply, admitted)) => {
+                if queue.send(Queued { reply, _admitted: admitted }).await.is_err() {
+                    return Ended::ByClient;
+                }
+            }
+            Err(ended) => return ended,
+        }
+    }
+}
+
+async fn read_request(
+    reader: &mut Reader<'_>,
+    caller: &Arc<Caller>,
+    shared: &Shared,
+) -> Result<(Reply, Admitted), Ended> {
+    let limits = &shared.limits;
+    while reader.buffer.is_empty() {
+        tokio::select! {
+            () = shared.tasks.stopping().cancelled() => return Err(Ended::Stopping),
+            read = timeout(limits.idle, reader.read(READ_AHEAD)) => read.map_err(|_| Ended::Idle(limits.idle))??,
+        }
+    }
+    if shared.tasks.stopping().is_cancelled() {
+        return Err(Ended::Stopping);
+    }
+    reader.fill(4 + 8, limits.stall).await?;
+    let mut head = &reader.buffer[..];
+    let announced = head.get_i32();
+    let start = head.first_chunk().expect("twelve bytes were read");
+    let limit = shared.service.frame_limit(start)?;
+    let size = usize::try_from(announced)
+        .ok()
+        .filter(|size| (8..=limit.max_bytes).contains(size))
+        .ok_or(Ended::FrameSize { size: announced, limit: limit.max_bytes })?;
+    reader.buffer.advance(4);
+    let mut admitted = shared.admission.begin(size);
+    let mut end = 0;
+    while end < size {
+        let step = (size - end).min(STEP);
+        admitted.grow(step).await?;
+        end += step;
+        reader.fill(end, limits.stall).await?;
+    }
+    admitted.grow(size.saturating_mul(limit.decode_factor)).await?;
+    let frame = reader.buffer.split_to(size).freeze();
+    if reader.buffer.is_empty() {
+        // An idle connection keeps no buffer.
+        reader.buffer = BytesMut::new();
+    }
+    let reply = shared.service.serve(caller, frame).await?;
+    Ok((reply, admitted))
+}
+
+struct Reader<'a> {
+    stream: &'a TcpStream,
+    buffer: BytesMut,
+}
+
+impl Reader<'_> {
+    /// Reads once, at most about `wanted` bytes. Cancel-safe.
+    async fn read(&mut self, wanted: usize) -> Result<(), Ended> {
+        loop {
+            self.stream.readable().await?;
+            self.buffer.reserve(wanted);
+            match self.stream.try_read_buf(&mut self.buffer) {
+                Ok(0) => return Err(Ended::ByClient),
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads until the buffer has `bytes`; each read must bring something within `stall`.
+    async fn fill(&mut self, bytes: usize, stall: Duration) -> Result<(), Ended> {
+        while self.buffer.len() < bytes {
+            let missing = bytes - self.buffer.len();
+            timeout(stall, self.read(missing.max(READ_AHEAD))).await.map_err(|_| Ended::Stalled(stall))??;
+        }
+        Ok(())
+    }
+}
+
+async fn write_replies(
+    stream: Arc<TcpStream>,
+    mut queued: mpsc::Receiver<Queued>,
+    stall: Duration,
+) -> Result<(), Ended> {
+    let mut held = Vec::new();
+    let mut pieces: Vec<Bytes> = Vec::new();
+    while let Some(first) = queued.recv().await {
+        let mut next = Some(first);
+        while let Some(Queued { reply, _admitted: admitted }) = next.take() {
+            let frame = match reply {
+                Reply::Ready(frame) => frame,
+                Reply::Later(answer) => {
+                    if !pieces.is_empty() {
+                        write_all(&stream, &mut pieces, stall).await?;
+                        held.clear();
+                    }
+                    answer.await?
+                }
+            };
+            let Frame { segments, held: memory } = frame;
+            pieces.extend(segments);
+            held.push((admitted, memory));
+            if pieces.len() < PIECES {
+                next = queued.try_recv().ok();
+            }
+        }
+        write_all(&stream, &mut pieces, stall).await?;
+        held.clear();
+    }
+    Ok(())
+}
+
+/// Writes all pieces, in as few calls as the socket takes, and empties the list.
+async fn write_all(stream: &TcpStream, pieces: &mut Vec<Bytes>, stall: Duration) -> Result<(), Ended> {
+    let mut first = 0;
+    while first < pieces.len() {
+        if pieces[first].is_empty() {
+            first += 1;
+            continue;
+        }
+        let slices: Vec<io::IoSlice<'_>> =
+            pieces[first..].iter().take(PIECES).map(|piece| io::IoSlice::new(piece)).collect();
+        let mut written = match stream.try_write_vectored(&slices) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                timeout(stall, stream.ready(Interest::WRITABLE)).await.map_err(|_| Ended::Stalled(stall))??;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        while written > 0 {
+            let piece = &mut pieces[first];
+            let taken = written.min(piece.len());
+            piece.advance(taken);
+            written -= taken;
+            if piece.is_empty() {
+                first += 1;
+            }
+        }
+    }
+    pieces.clear();
+    Ok(())
+}

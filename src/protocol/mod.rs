@@ -1,0 +1,5 @@
+//! Bytes to wire types and back: no I/O, no clock, no state.
+
+pub mod api;
+pub mod codec;
+pub mod records;

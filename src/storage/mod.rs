@@ -1,0 +1,3 @@
+//! Where the domain's ports are implemented.
+
+pub mod redis;

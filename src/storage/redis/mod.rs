@@ -1,0 +1,5 @@
+//! The ports of `log`, `topics` and `coordinator` on Redis.
+
+pub mod client;
+pub mod keys;
+mod scripts;

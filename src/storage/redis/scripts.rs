@@ -1,0 +1,19 @@
+//! The Function libraries that Weir loads into Redis. A Function's name carries a version and never changes meaning.
+
+use redis::{RedisError, aio::ConnectionLike};
+
+/// One library a file, `scripts/*.lua`.
+const LIBRARIES: &[&str] = &[];
+
+/// Loads every library, replacing one of the same name.
+pub(super) async fn load(connection: &mut impl ConnectionLike) -> Result<(), RedisError> {
+    for source in LIBRARIES {
+        redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(*source).exec_async(connection).await?;
+    }
+    Ok(())
+}
+
+/// Whether a call failed because the server has no such Function, so nothing ran.
+pub(super) fn is_missing(error: &RedisError) -> bool {
+    error.to_string().contains("Function not found")
+}

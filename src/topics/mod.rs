@@ -1,0 +1,1 @@
+//! Topics: names, ids, configs, and the catalog of them.
