@@ -1,7 +1,11 @@
 //! One file per Kafka API: wire types in, domain calls, wire types out.
 
+mod acls;
 mod api_versions;
+mod cluster;
+mod describe_cluster;
 pub mod errors;
+mod find_coordinator;
 
 use std::sync::Arc;
 
@@ -9,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::{
-    messages::ApiKey,
+    messages::{ApiKey, DescribeAclsRequest},
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 
@@ -102,7 +106,7 @@ fn served(start: codec::RequestStart) -> Result<&'static api::Api, Close> {
         .ok_or_else(|| Close(format!("API {} version {} is not served", start.api_key, start.api_version)))
 }
 
-async fn dispatch(_services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) -> Result<Reply, Close> {
+async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) -> Result<Reply, Close> {
     let start = codec::request_start(&frame).map_err(|error| Close(error.to_string()))?;
     let api = served(start)?;
     if !api.versions().contains(&start.api_version) {
@@ -110,7 +114,12 @@ async fn dispatch(_services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes)
     }
     let call = Call { start, caller, frame };
     match api.key {
-        ApiKey::ApiVersions => call.answer(|request| async move { api_versions::handle(&request).into() }).await,
+        ApiKey::FindCoordinator => call.now(|request| find_coordinator::handle(services, &request)),
+        ApiKey::ApiVersions => call.now(|request| api_versions::handle(&request)),
+        ApiKey::DescribeAcls => call.now(|_: Request<DescribeAclsRequest>| acls::describe()),
+        ApiKey::CreateAcls => call.now(|request| acls::create(&request.body)),
+        ApiKey::DeleteAcls => call.now(|request| acls::delete(&request.body)),
+        ApiKey::DescribeCluster => call.now(|request| describe_cluster::handle(services, &request)),
         key => Err(Close(format!("{key:?} is in the table of served APIs and has no handler"))),
     }
 }
@@ -123,6 +132,23 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    fn decode<R: Decodable + HeaderVersion>(self) -> Result<Request<R>, Close> {
+        let version = self.start.api_version;
+        let (header, body) =
+            codec::decode_request::<R>(self.frame, version).map_err(|error| Close(error.to_string()))?;
+        Ok(Request { body, version, client_id: header.client_id, caller: self.caller.clone() })
+    }
+
+    /// For handlers that wait for nothing.
+    fn now<R, A>(self, handle: impl FnOnce(Request<R>) -> A) -> Result<Reply, Close>
+    where
+        R: Decodable + HeaderVersion,
+        A: Encodable + HeaderVersion,
+    {
+        let codec::RequestStart { api_version, correlation_id, .. } = self.start;
+        encode(correlation_id, api_version, &handle(self.decode()?)).map(Reply::Ready)
+    }
+
     async fn answer<R, A, F, Fut>(self, handle: F) -> Result<Reply, Close>
     where
         R: Decodable + HeaderVersion,
@@ -131,10 +157,7 @@ impl Call<'_> {
         Fut: Future<Output = Outcome<A>>,
     {
         let codec::RequestStart { api_version: version, correlation_id, .. } = self.start;
-        let (header, body) =
-            codec::decode_request::<R>(self.frame, version).map_err(|error| Close(error.to_string()))?;
-        let request = Request { body, version, client_id: header.client_id, caller: self.caller.clone() };
-        match handle(request).await {
+        match handle(self.decode()?).await {
             Outcome::Ready(response) => encode(correlation_id, version, &response).map(Reply::Ready),
             Outcome::Later(response) => {
                 Ok(Reply::Later(Box::pin(async move { encode(correlation_id, version, &response.await) })))

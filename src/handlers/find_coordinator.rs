@@ -1,0 +1,53 @@
+//! FindCoordinator, key 10, versions 0-6.
+//!
+//! v1 has key types (0 group, 1 transaction, KIP-98), v3 is flexible, v4 asks for several keys at once (KIP-699), v5 adds
+//! TRANSACTION_ABORTABLE (KIP-890), v6 key type 2, share groups (KIP-932).
+//!
+//! Differs from Apache Kafka: a transaction's coordinator is found although transactions are not built, so that a producer
+//! gets its answer from InitProducerId; key type 2 is INVALID_REQUEST in every version.
+
+use kafka_protocol::{
+    ResponseError,
+    messages::{FindCoordinatorRequest, FindCoordinatorResponse, find_coordinator_response::Coordinator},
+    protocol::StrBytes,
+};
+
+use super::{Request, Services};
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+
+pub(super) fn handle(services: &Services, request: &Request<FindCoordinatorRequest>) -> FindCoordinatorResponse {
+    let body = &request.body;
+    let known = matches!(body.key_type, GROUP | TRANSACTION);
+    let broker = services.this_broker(&request.caller);
+    let (error, node, host, port) = if known {
+        (None, broker.node.0, broker.host, broker.port)
+    } else {
+        (Some(ResponseError::InvalidRequest), -1, StrBytes::default(), -1)
+    };
+    let code = error.map_or(0, |error| error.code());
+    let message = error.map(|error| StrBytes::from_string(error.to_string()));
+    if request.version < 4 {
+        return FindCoordinatorResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_node_id(node.into())
+            .with_host(host)
+            .with_port(port);
+    }
+    FindCoordinatorResponse::default().with_coordinators(
+        body.coordinator_keys
+            .iter()
+            .map(|key| {
+                Coordinator::default()
+                    .with_key(key.clone())
+                    .with_node_id(node.into())
+                    .with_host(host.clone())
+                    .with_port(port)
+                    .with_error_code(code)
+                    .with_error_message(message.clone())
+            })
+            .collect(),
+    )
+}
