@@ -18,6 +18,9 @@ mod validate;
 mod varint;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use builder::{BatchBuilder, BatchOptions, BuildError, NewRecord, ProducerStamp};
 pub use compression::{Codec, Compression, compress, decompress};
 pub use control::{ControlRecord, EndTransactionMarker, MarkerKind};
