@@ -1,6 +1,7 @@
 //! Sockets: accept, frame, admit, answer in order. Knows no Kafka API by name.
 
 mod admission;
+pub mod bind;
 mod connection;
 pub mod listener;
 

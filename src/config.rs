@@ -1,1 +1,0 @@
-//! File, environment and flags made into one checked configuration.

@@ -1,0 +1,102 @@
+//! Weir's own settings: their names, defaults and what they mean. Names are an interface.
+
+/// One of Weir's own settings, as opposed to Kafka's broker settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    /// The flag that sets it, where there is one; `--override NAME=VALUE` sets any.
+    pub flag: Option<&'static str>,
+    /// As it would be written; empty where it is not set.
+    pub default: &'static str,
+    /// The setting takes several values, separated by commas where they are written as text.
+    pub list: bool,
+    /// One line for docs/configuration.md.
+    pub doc: &'static str,
+}
+
+const fn setting(name: &'static str, flag: Option<&'static str>, default: &'static str, doc: &'static str) -> Setting {
+    Setting { name, flag, default, list: false, doc }
+}
+
+const fn list(name: &'static str, flag: Option<&'static str>, default: &'static str, doc: &'static str) -> Setting {
+    Setting { name, flag, default, list: true, doc }
+}
+
+/// Every setting of Weir's own, in the order of the documentation.
+pub const SETTINGS: &[Setting] = &[
+    list(
+        "listen",
+        Some("--listen"),
+        "PLAINTEXT://localhost:9092",
+        "Where to listen, as `[NAME://]HOST:PORT`; once for each listener. `localhost` is 127.0.0.1 and ::1, no host is every \
+         address, port 0 takes a free one.",
+    ),
+    list(
+        "advertise",
+        Some("--advertise"),
+        "",
+        "The address that clients of a listener are told, as `[NAME://]HOST:PORT`. Not given: the host and port it listens on, \
+         or the machine's host name where it listens on every address.",
+    ),
+    setting(
+        "node.id",
+        Some("--node-id"),
+        "1",
+        "This broker's id, 0 to 2147483647; unique among the brokers on one Redis.",
+    ),
+    setting("keyspace", Some("--keyspace"), "korvet", "What all of Weir's keys in Redis begin with."),
+    setting(
+        "http",
+        Some("--http"),
+        "",
+        "Where `/livez`, `/readyz` and `/metrics` are served, as `HOST:PORT`. Not given: nowhere.",
+    ),
+    setting(
+        "redis.url",
+        Some("--redis-url"),
+        "",
+        "The Redis to use: `redis://`, `rediss://` (TLS) or `redis+unix://`, with user, password and database. Not given: an \
+         embedded one.",
+    ),
+    setting(
+        "redis.connections",
+        None,
+        "8",
+        "Connections for long reads and administration, 1 to 1000, besides the shared one that writes go through.",
+    ),
+    setting("redis.connect.timeout.ms", None, "5000", "How long connecting to Redis may take."),
+    setting("redis.response.timeout.ms", None, "15000", "A command without an answer by then counts as lost."),
+    setting(
+        "data.dir",
+        Some("--data-dir"),
+        "",
+        "Where the embedded Redis keeps its data. Not given: `$XDG_DATA_HOME/weir`, `~/.local/share/weir` or `/var/lib/weir`, the \
+         first that applies.",
+    ),
+    setting("redis.server.path", None, "redis-server", "The embedded server's program: a path, or a name on PATH."),
+    setting(
+        "redis.server.maxmemory",
+        None,
+        "50%",
+        "The embedded server's memory limit: bytes, with kb, mb or gb, or a share of the machine's (or container's) memory. Writes \
+         are refused above it; nothing is evicted.",
+    ),
+    setting("log.format", None, "text", "`text` or `json`, on standard error."),
+    setting(
+        "log.level",
+        None,
+        "info",
+        "`error`, `warn`, `info`, `debug`, `trace`, or filters by module such as `info,weir::net=debug`. RUST_LOG sets it too.",
+    ),
+];
+
+/// The setting of this name.
+pub(super) fn setting_named(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The environment's name for a setting: `WEIR_` and the name in capitals, with `_` for anything else.
+pub fn environment_name(name: &str) -> String {
+    let letters = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    "WEIR_".chars().chain(letters).collect()
+}
