@@ -1,1 +1,227 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
+
+use std::{io, io::Write, str::FromStr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Listener, RedisServer, masked},
+    handlers::{self, Identity, RequestLimits, Services},
+    log::store::StoreError,
+    net::{
+        Admission, Limits,
+        bind::bind_host,
+        listener::{ConnectionCounts, Shared, accept},
+    },
+    storage::redis::{
+        client::{self, Client},
+        embedded::{self, EmbeddedError, EmbeddedRedis},
+        server,
+    },
+    tasks::Tasks,
+};
+
+/// Why the broker did not start, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error("Redis at {url} can't be used: {reason}")]
+    Redis { url: String, reason: String },
+    #[error("Redis failed during the start: {0}")]
+    Storage(#[from] StoreError),
+    #[error("listener {name} can't listen on {address} ({reason}): give another address with --listen")]
+    Listen { name: String, address: String, reason: io::Error },
+    #[error("the system refuses to tell of signals: {0}")]
+    Signals(io::Error),
+}
+
+/// How long what was read may take to be answered when the broker stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a broker until `stop`, then drains it. Prints one line on standard output when clients can connect.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+    info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, "Weir starts");
+    let redis = tokio::select! {
+        started = StartedRedis::start(&config) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let served = serve(&config, &redis, stop).await;
+    redis.stop().await;
+    info!("Weir has stopped");
+    served
+}
+
+/// The server in use: somebody else's or a private one.
+struct StartedRedis {
+    url: String,
+    /// For people: where the data is.
+    place: String,
+    embedded: Option<EmbeddedRedis>,
+}
+
+impl StartedRedis {
+    async fn start(config: &Config) -> Result<Self, StartError> {
+        let options = match &config.redis.server {
+            RedisServer::Url(url) => {
+                return Ok(Self { url: url.clone(), place: format!("at {}", masked(url)), embedded: None });
+            }
+            RedisServer::Embedded(options) => options,
+        };
+        let maxmemory_bytes = options.maxmemory.bytes();
+        let embedded = embedded::start(embedded::Options {
+            data_dir: options.data_dir.clone(),
+            program: options.program.clone(),
+            maxmemory_bytes,
+        })
+        .await?;
+        let place =
+            format!("in {} (an embedded Redis of at most {})", embedded.data_dir().display(), sized(maxmemory_bytes));
+        Ok(Self { url: embedded.url().to_owned(), place, embedded: Some(embedded) })
+    }
+
+    async fn stop(self) {
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -> Result<(), StartError> {
+    let client = Client::connect(client::Options {
+        url: redis.url.clone(),
+        keyspace: config.keyspace.clone(),
+        pool_size: config.redis.connections,
+        connect_timeout: config.redis.connect_timeout,
+        response_timeout: config.redis.response_timeout,
+    })
+    .await
+    .map_err(|error| StartError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
+
+    // What the others need while they drain ends after them.
+    let foundations = Tasks::new();
+    foundations.spawn("redis connection", client.clone().supervise(foundations.stopping().clone()));
+    let tasks = Tasks::new();
+    let started = start(config, redis, &client, &tasks).await;
+    if started.is_ok() {
+        stop.cancelled().await;
+        info!("Weir drains");
+    }
+    let unfinished = tasks.stop(DRAIN_PATIENCE).await;
+    if unfinished > 0 {
+        warn!(unfinished, "some tasks did not end in time");
+    }
+    foundations.stop(DRAIN_PATIENCE).await;
+    started
+}
+
+async fn start(config: &Config, redis: &StartedRedis, client: &Arc<Client>, tasks: &Tasks) -> Result<(), StartError> {
+    let configured = config.broker.get("cluster.id").map(String::as_str);
+    let cluster_id = server::cluster_id(client, configured).await?;
+    let bound = config.listeners.iter().map(bind_listener).collect::<Result<Vec<_>, _>>()?;
+    let listeners: Vec<handlers::Listener> = config
+        .listeners
+        .iter()
+        .zip(&bound)
+        .map(|(listener, bound)| handlers::Listener {
+            name: listener.name.clone(),
+            advertised_host: listener.advertised.as_ref().map_or_else(|| told_host(listener), |to| to.host.clone()),
+            advertised_port: listener.advertised.as_ref().map_or(bound.port, |to| to.port),
+        })
+        .collect();
+    let services = Arc::new(Services {
+        identity: Identity {
+            node: config.node,
+            cluster_id,
+            rack: config.broker.get("broker.rack").cloned(),
+            listeners: listeners.clone(),
+        },
+        limits: RequestLimits {
+            max_bytes: number(config, "socket.request.max.bytes", 104_857_600),
+            max_structured_bytes: 8 << 20,
+        },
+    });
+    let shared = Shared {
+        service: Arc::new(services),
+        admission: Admission::new(128 << 20, Duration::from_secs(30)),
+        limits: Limits {
+            queued_replies: 64,
+            idle: Duration::from_millis(number(config, "connections.max.idle.ms", 600_000)),
+            stall: Duration::from_secs(30),
+        },
+        counts: Arc::new(ConnectionCounts::new(
+            number(config, "max.connections", 10_000),
+            number(config, "max.connections.per.ip", usize::MAX),
+        )),
+        tasks: tasks.clone(),
+    };
+    for (index, bound) in bound.into_iter().enumerate() {
+        for socket in bound.sockets {
+            tasks.spawn("listener", accept(socket, index, shared.clone()));
+        }
+    }
+    let told: Vec<String> = listeners.iter().map(told_address).collect();
+    let first = told.first().cloned().unwrap_or_default();
+    println!(
+        "Weir {} is ready: Kafka clients connect to {}, the data is {}. Try: echo hello | kcat -P -b {first} -t greetings",
+        env!("CARGO_PKG_VERSION"),
+        told.join(", "),
+        redis.place,
+    );
+    let _ = io::stdout().flush();
+    info!(listeners = told.join(", "), data = redis.place, "Weir is ready");
+    Ok(())
+}
+
+struct Bound {
+    sockets: Vec<TcpListener>,
+    port: u16,
+}
+
+fn bind_listener(listener: &Listener) -> Result<Bound, StartError> {
+    let bind = || {
+        let sockets = bind_host(&listener.bind.host, listener.bind.port)?;
+        let port = sockets.first().map_or(Ok(0), |socket| socket.local_addr().map(|address| address.port()))?;
+        Ok(Bound { sockets, port })
+    };
+    bind().map_err(|reason| StartError::Listen {
+        name: listener.name.clone(),
+        address: listener.bind.to_string(),
+        reason,
+    })
+}
+
+/// The host that clients are told where none was given: the one that was bound or, where that is every address, the machine's
+/// name if it can be resolved here.
+fn told_host(listener: &Listener) -> String {
+    use std::net::ToSocketAddrs;
+    if !listener.bind.is_everywhere() {
+        return listener.bind.host.clone();
+    }
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let resolves = !name.is_empty() && (name.as_str(), 0).to_socket_addrs().is_ok();
+    let host = if resolves { name } else { "localhost".to_owned() };
+    info!(listener = listener.name, host, "clients are told this host; give another with --advertise");
+    host
+}
+
+fn told_address(listener: &handlers::Listener) -> String {
+    let handlers::Listener { advertised_host: host, advertised_port: port, .. } = listener;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn number<T: FromStr>(config: &Config, name: &str, default: T) -> T {
+    config.broker.get(name).and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn sized(bytes: u64) -> String {
+    const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
+    if bytes >= GIB {
+        format!("{}.{} GiB", bytes / GIB, bytes % GIB * 10 / GIB)
+    } else {
+        format!("{} MiB", bytes / MIB)
+    }
+}

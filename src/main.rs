@@ -1,1 +1,78 @@
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use weir::{
+    broker::{self, StartError},
+    config::{Arguments, Config, LogFormat},
+    telemetry::logging,
+};
+
+/// Memory that a request claims and never touches costs nothing with jemalloc, so a frame that lies about an array's length can't
+/// end the process (DESIGN: facts about kafka-protocol).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The settings are wrong.
+const MISCONFIGURED: u8 = 2;
+/// The settings are right, and something else is not.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(&arguments, std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            return ExitCode::from(MISCONFIGURED);
+        }
+    };
+    if arguments.print_config {
+        print!("{}", config.printed());
+        return ExitCode::SUCCESS;
+    }
+    logging::start(&logging::Options { json: config.log.format == LogFormat::Json, filter: config.log.filter.clone() });
+    // Without it, freed memory goes back to the system only when the next allocation comes.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("weir: the system refuses threads ({error}): raise the limit of processes (ulimit -u)");
+            return ExitCode::from(FAILED);
+        }
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Runs until the first SIGTERM or SIGINT and what it takes to drain; a second one ends the process at once.
+async fn run(config: Config) -> Result<(), StartError> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let first = stop.clone();
+    let signals = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first.is_cancelled() {
+                std::process::exit(i32::from(FAILED));
+            }
+            tracing::info!("asked to stop");
+            first.cancel();
+        }
+    };
+    tokio::select! {
+        ended = broker::run(config, stop) => ended,
+        () = signals => Ok(()),
+    }
+}

@@ -155,9 +155,8 @@ impl Config {
                 connect_timeout: Duration::from_millis(own.number("redis.connect.timeout.ms", 1, 600_000)?),
                 response_timeout: Duration::from_millis(own.number("redis.response.timeout.ms", 100, 600_000)?),
             },
-            keyspace: Keyspace::new(&own.text("keyspace")?).map_err(|_| {
-                own.invalid("keyspace", "1 to 100 printable ASCII characters without braces or blanks")
-            })?,
+            keyspace: Keyspace::new(&own.text("keyspace")?)
+                .map_err(|_| own.invalid("keyspace", "1 to 100 printable ASCII characters without braces or blanks"))?,
             log: Log {
                 format: own.parsed("log.format", "text or json")?,
                 filter: {

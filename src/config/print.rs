@@ -46,7 +46,6 @@ fn listed(given: &Given) -> String {
     format!("[{}]", items.join(", "))
 }
 
-
 fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {

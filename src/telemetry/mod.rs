@@ -1,1 +1,3 @@
-//! Metric names, logging, and the HTTP port.
+//! What the broker tells of itself.
+
+pub mod logging;

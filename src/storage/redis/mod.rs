@@ -4,3 +4,4 @@ pub mod client;
 pub mod embedded;
 pub mod keys;
 mod scripts;
+pub mod server;

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::Options;
 
 /// Everything that differs from Redis' own defaults.
-pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path) -> String {
+pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path, log: &Path) -> String {
     let maxmemory = options.maxmemory_bytes.to_string();
-    let settings: [(&str, &str); 26] = [
+    let settings: [(&str, &str); 25] = [
         // Reached through the socket only, by this user only.
         ("port", "0"),
         ("unixsocketperm", "700"),
@@ -36,14 +36,13 @@ pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path) -> String 
         ("lazyfree-lazy-user-flush", "yes"),
         ("latency-tracking", "no"),
         ("timeout", "0"),
-        ("logfile", ""),
         ("always-show-logo", "no"),
     ];
     let mut out = String::from("# Written by Weir at each start; changes here are lost.\n");
     for (name, value) in settings {
         out.push_str(&format!("{name} {}\n", quoted(value.as_bytes())));
     }
-    for (name, path) in [("dir", data_dir), ("unixsocket", socket)] {
+    for (name, path) in [("dir", data_dir), ("unixsocket", socket), ("logfile", log)] {
         use std::os::unix::ffi::OsStrExt;
         out.push_str(&format!("{name} {}\n", quoted(path.as_os_str().as_bytes())));
     }

@@ -52,7 +52,7 @@ impl Process {
         let program = found(&options.program)?;
         let log_path = directory.path().join("redis.log");
         let config_path = directory.path().join("redis.conf");
-        let log = fs::write(&config_path, config::text(options, directory.path(), socket))
+        let log = fs::write(&config_path, config::text(options, directory.path(), socket, &log_path))
             .and_then(|()| OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path))
             .map_err(|error| directory.failed(&error))?;
         let log_start = log.metadata().map_or(0, |metadata| metadata.len());
