@@ -16,22 +16,26 @@ use super::{Request, Services};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+
+const INVALID: i16 = ResponseError::InvalidRequest.code();
 
 pub(super) fn handle(services: &Services, request: &Request<FindCoordinatorRequest>) -> FindCoordinatorResponse {
     let body = &request.body;
-    let known = matches!(body.key_type, GROUP | TRANSACTION);
     let broker = services.this_broker(&request.caller);
-    let (error, node, host, port) = if known {
-        (None, broker.node.0, broker.host, broker.port)
-    } else {
-        (Some(ResponseError::InvalidRequest), -1, StrBytes::default(), -1)
+    let (code, message, node, host, port) = match body.key_type {
+        // Before v4 Kafka fills the message in even where there is no error.
+        GROUP | TRANSACTION => {
+            (0, if request.version < 4 { "NONE" } else { "" }, broker.node.0, broker.host, broker.port)
+        }
+        SHARE if request.version >= 6 => (INVALID, "", -1, StrBytes::default(), -1),
+        _ => (INVALID, "The key type is not one that this broker coordinates.", -1, StrBytes::default(), -1),
     };
-    let code = error.map_or(0, |error| error.code());
-    let message = error.map(|error| StrBytes::from_string(error.to_string()));
+    let message = Some(StrBytes::from_static_str(message));
     if request.version < 4 {
         return FindCoordinatorResponse::default()
             .with_error_code(code)
-            .with_error_message(message)
+            .with_error_message(message.filter(|_| request.version >= 1))
             .with_node_id(node.into())
             .with_host(host)
             .with_port(port);
