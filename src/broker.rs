@@ -140,7 +140,7 @@ async fn start(config: &Config, redis: &StartedRedis, client: &Arc<Client>, task
         },
         limits: RequestLimits {
             max_bytes: number(config, "socket.request.max.bytes", 104_857_600),
-            max_structured_bytes: 8 << 20,
+            max_structured_bytes: 3 << 20,
         },
     });
     let shared = Shared {
