@@ -163,4 +163,6 @@ class Client:
 
 
 # The slowest first, so that none runs alone at the end.
-CLIENTS = []
+CLIENTS = [
+    Client("confluent-kafka", python("confluent_kafka"), transactional=True),
+]
