@@ -165,4 +165,6 @@ class Client:
 # The slowest first, so that none runs alone at the end.
 CLIENTS = [
     Client("confluent-kafka", python("confluent_kafka"), transactional=True),
+    Client("kafka-python", python("kafka_python")),
+    Client("aiokafka", python("aiokafka")),
 ]

@@ -27,9 +27,9 @@ class Record(typing.NamedTuple):
 
 
 class Story:
-    """`refused(headers)` names records that this client's library cannot express."""
+    """`refused(key, value, headers)` names records that this client's library cannot express."""
 
-    def __init__(self, client, refused=lambda headers: False):
+    def __init__(self, client, refused=lambda key, value, headers: False):
         self.client = client
         self.bootstrap = os.environ["BOOTSTRAP"]
         self.refuses_transactions = "TRANSACTIONS_REFUSED" in os.environ
@@ -47,7 +47,7 @@ class Story:
             (decode(record["key"]), decode(record["value"]), [(name, decode(data)) for name, data in record["headers"]])
             for record in given["records"]
         ]
-        self.given = [record for record in self.given if not refused(record[2])]
+        self.given = [record for record in self.given if not refused(*record)]
         self.expected = [[] for _ in range(self.partitions)]
         self.produced = 0
 
