@@ -167,4 +167,7 @@ CLIENTS = [
     Client("confluent-kafka", python("confluent_kafka"), transactional=True),
     Client("kafka-python", python("kafka_python")),
     Client("aiokafka", python("aiokafka")),
+    Client("franz-go", go("franz-go"), transactional=True),
+    Client("kafka-go", go("kafka-go")),
+    Client("sarama", go("sarama")),
 ]
