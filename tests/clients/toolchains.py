@@ -170,4 +170,5 @@ CLIENTS = [
     Client("franz-go", go("franz-go"), transactional=True),
     Client("kafka-go", go("kafka-go")),
     Client("sarama", go("sarama")),
+    Client("kafkajs", node("kafkajs")),
 ]
