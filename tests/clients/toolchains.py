@@ -171,4 +171,5 @@ CLIENTS = [
     Client("kafka-go", go("kafka-go")),
     Client("sarama", go("sarama")),
     Client("kafkajs", node("kafkajs")),
+    Client("rdkafka", rdkafka, transactional=True),
 ]
