@@ -172,4 +172,5 @@ CLIENTS = [
     Client("sarama", go("sarama")),
     Client("kafkajs", node("kafkajs")),
     Client("rdkafka", rdkafka, transactional=True),
+    Client("kcat", kcat),
 ]
