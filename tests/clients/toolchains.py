@@ -173,4 +173,5 @@ CLIENTS = [
     Client("kafkajs", node("kafkajs")),
     Client("rdkafka", rdkafka, transactional=True),
     Client("kcat", kcat),
+    Client("java", java, transactional=True),
 ]
