@@ -159,11 +159,12 @@ class Client:
     prepare: typing.Callable
     transactional: bool = False
     """Also shows that a transactional producer fails soon where transactions are not served."""
-    environment: dict = dataclasses.field(default_factory=dict)
+    more_steps: tuple = ()
 
 
 # The slowest first, so that none runs alone at the end.
 CLIENTS = [
+    Client("java-tools", java_tools, more_steps=("perf",)),
     Client("confluent-kafka", python("confluent_kafka"), transactional=True),
     Client("kafka-python", python("kafka_python")),
     Client("aiokafka", python("aiokafka")),
