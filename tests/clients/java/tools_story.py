@@ -10,12 +10,11 @@ import tempfile
 import threading
 import time
 
-CLIENT, LIBRARIES = "java-tools", sys.argv[1]
+CLIENT, JAVA = "java-tools", sys.argv[1:]
 BOOTSTRAP = os.environ["BOOTSTRAP"]
 DEADLINE = 60
 TOPIC = f"{CLIENT}-{os.environ['LAYOUT']}-{os.environ['RUN']}"
 GROUP = f"{TOPIC}-group"
-JAVA = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-cp", f"{LIBRARIES}/*"]
 TOOLS = {
     "topics": "org.apache.kafka.tools.TopicCommand",
     "configs": "kafka.admin.ConfigCommand",
