@@ -1,0 +1,153 @@
+//! The broker configs that are not about one topic or group.
+
+use super::{
+    Check::{Any, AtLeast, Between},
+    Definition,
+    Kind::{Boolean, Int, Long, String},
+};
+
+/// By name.
+pub(super) const BROKER: &[Definition] = &[
+    Definition::new(
+        "auto.create.topics.enable",
+        Boolean,
+        "true",
+        Any,
+        "Whether a Metadata request may create the topics that it names.",
+    ),
+    Definition::unset("broker.rack", String, Any, "Where this broker is, as told to clients."),
+    Definition::unset(
+        "cluster.id",
+        String,
+        Any,
+        "The cluster id to keep in Redis when none is kept there yet; unset lets the first broker make one.",
+    ),
+    Definition::new(
+        "connections.max.idle.ms",
+        Long,
+        "600000",
+        AtLeast(1),
+        "A connection without a request for this long is closed.",
+    ),
+    Definition::new(
+        "default.replication.factor",
+        Int,
+        "1",
+        Between(1, 32_767),
+        "What a topic is given that asks for replication factor -1, or is created automatically.",
+    ),
+    Definition::new("delete.topic.enable", Boolean, "true", Any, "Whether topics may be deleted."),
+    Definition::new(
+        "fetch.max.bytes",
+        Int,
+        "57671680",
+        AtLeast(1024),
+        "The most bytes that one Fetch answer holds, whatever the client asks for.",
+    ),
+    Definition::new(
+        "log.retention.check.interval.ms",
+        Long,
+        "300000",
+        AtLeast(1),
+        "How often retention is applied to partitions that are not written to.",
+    ),
+    Definition::new("max.connections", Int, "10000", AtLeast(0), "The most connections of the broker.")
+        .dynamic()
+        .kafka_default("2147483647"),
+    Definition::new("max.connections.per.ip", Int, "2147483647", AtLeast(0), "The most connections from one address.")
+        .dynamic(),
+    Definition::new(
+        "max.incremental.fetch.session.cache.slots",
+        Int,
+        "1000",
+        AtLeast(0),
+        "The most incremental fetch sessions that are kept.",
+    ),
+    Definition::new(
+        "max.request.partition.size.limit",
+        Int,
+        "2000",
+        AtLeast(1),
+        "The most partitions in one answer to DescribeTopicPartitions.",
+    ),
+    Definition::new(
+        "num.partitions",
+        Int,
+        "1",
+        AtLeast(1),
+        "How many partitions a topic is given that asks for -1, or is created automatically.",
+    ),
+    Definition::new(
+        "producer.id.expiration.ms",
+        Int,
+        "86400000",
+        AtLeast(1),
+        "An idempotent producer that wrote nothing for this long is forgotten.",
+    )
+    .dynamic(),
+    Definition::new(
+        "queued.max.request.bytes",
+        Long,
+        "134217728",
+        AtLeast(-1),
+        "The most bytes of all requests that are being read and served; -1 is no limit.",
+    )
+    .kafka_default("-1"),
+    Definition::new("socket.request.max.bytes", Int, "104857600", AtLeast(1), "The longest request."),
+    Definition::new(
+        "weir.connection.queued.replies",
+        Int,
+        "100",
+        Between(1, 10_000),
+        "The answers that may wait to be written on one connection; then its next request is not read.",
+    ),
+    Definition::new(
+        "weir.connection.stall.ms",
+        Long,
+        "30000",
+        AtLeast(100),
+        "A request that began and makes no progress, or an answer that is not read, ends the connection after this time.",
+    ),
+    Definition::new(
+        "weir.fetch.response.bytes",
+        Long,
+        "33554432",
+        AtLeast(1_048_576),
+        "The most bytes of all Fetch answers that are being read from Redis and written.",
+    ),
+    Definition::new(
+        "weir.producers.per.partition",
+        Int,
+        "10000",
+        AtLeast(1),
+        "The most idempotent producers that one partition remembers.",
+    ),
+    Definition::new(
+        "weir.record.max.bytes.per.batch",
+        Int,
+        "8388608",
+        AtLeast(1_024),
+        "The most decompressed bytes of one batch in the record layout.",
+    ),
+    Definition::new(
+        "weir.record.max.records.per.batch",
+        Int,
+        "10000",
+        AtLeast(1),
+        "The most records of one batch in the record layout.",
+    ),
+    Definition::new(
+        "weir.structured.request.max.bytes",
+        Int,
+        "8388608",
+        AtLeast(65_536),
+        "The longest request that carries no record batches.",
+    ),
+    Definition::new(
+        "weir.tail.cache.bytes",
+        Long,
+        "33554432",
+        AtLeast(0),
+        "How many bytes of the newest batches are kept in memory for consumers at the end of the logs.",
+    ),
+];

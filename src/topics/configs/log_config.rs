@@ -1,0 +1,161 @@
+//! A topic's configs as its log needs them.
+
+use super::{Layers, Source, Values, list_items, topic_definition};
+use crate::{
+    log::{
+        config::LogConfig,
+        store::{Layout, ValueFormat},
+    },
+    protocol::records::{Codec, TimestampType},
+};
+
+/// Configs that don't go together or are not taken, with Kafka's words.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct InvalidTopicConfig(pub String);
+
+/// Checks all that is set for one topic: names, values, and how they go together with what the broker gives.
+///
+/// # Errors
+/// With Kafka's words.
+pub fn validate_topic(values: &Values, pattern: &Values, broker: &Layers) -> Result<(), InvalidTopicConfig> {
+    for (name, value) in values {
+        let definition =
+            topic_definition(name).ok_or_else(|| InvalidTopicConfig(format!("Unknown topic config name: {name}")))?;
+        definition.validate(value).map_err(|error| InvalidTopicConfig(error.to_string()))?;
+    }
+    let resolved = Effective { values, pattern, broker };
+    if resolved.flag("remote.storage.enable") {
+        return Err(InvalidTopicConfig(
+            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."
+                .to_owned(),
+        ));
+    }
+    let (least, most) = (resolved.number("min.compaction.lag.ms"), resolved.number("max.compaction.lag.ms"));
+    if least > most {
+        return Err(InvalidTopicConfig(format!(
+            "conflict topic config setting min.compaction.lag.ms ({least}) > max.compaction.lag.ms ({most})"
+        )));
+    }
+    Ok(())
+}
+
+/// The settings of a topic's log. Values were checked when they were set; one that is illegal all the same (set by another
+/// version) falls back to the default.
+pub fn log_config(values: &Values, pattern: &Values, broker: &Layers) -> LogConfig {
+    let resolved = Effective { values, pattern, broker };
+    let policy = resolved.text("cleanup.policy");
+    let policies = |wanted: &str| list_items(&policy).any(|item| item == wanted);
+    LogConfig {
+        layout: match resolved.text("weir.layout").as_str() {
+            "batch" => Layout::Batch,
+            _ => Layout::Record(match resolved.text("weir.value.format").as_str() {
+                "raw" => ValueFormat::Raw,
+                "json" => ValueFormat::Json,
+                _ => ValueFormat::Auto,
+            }),
+        },
+        max_message_bytes: usize::try_from(resolved.number("max.message.bytes")).unwrap_or(0),
+        timestamp_type: match resolved.text("message.timestamp.type").as_str() {
+            "LogAppendTime" => TimestampType::LogAppendTime,
+            _ => TimestampType::CreateTime,
+        },
+        timestamp_before_max_ms: resolved.number("message.timestamp.before.max.ms"),
+        timestamp_after_max_ms: resolved.number("message.timestamp.after.max.ms"),
+        compression: match resolved.text("compression.type").as_str() {
+            "uncompressed" => Some((Codec::None, 0)),
+            "gzip" => Some((Codec::Gzip, resolved.level("compression.gzip.level"))),
+            "snappy" => Some((Codec::Snappy, 0)),
+            "lz4" => Some((Codec::Lz4, resolved.level("compression.lz4.level"))),
+            "zstd" => Some((Codec::Zstd, resolved.level("compression.zstd.level"))),
+            _ => None,
+        },
+        compact: policies("compact"),
+        delete: policies("delete"),
+        retention_ms: limit(resolved.number("retention.ms")),
+        retention_bytes: limit(resolved.number("retention.bytes")).and_then(|bytes| u64::try_from(bytes).ok()),
+        retention_records: limit(resolved.number("weir.retention.records")).and_then(|count| u64::try_from(count).ok()),
+    }
+}
+
+fn limit(value: i64) -> Option<i64> {
+    (value >= 0).then_some(value)
+}
+
+struct Effective<'a> {
+    values: &'a Values,
+    pattern: &'a Values,
+    broker: &'a Layers,
+}
+
+impl Effective<'_> {
+    fn text(&self, name: &str) -> String {
+        let definition = topic_definition(name).expect("only names of the table are asked for");
+        let own = self.values.get(name).map(|value| (value.as_str(), Source::Topic));
+        let resolved = self.broker.resolve_for(definition, own, self.pattern.get(name).map(String::as_str));
+        resolved
+            .value
+            .filter(|value| definition.validate(value).is_ok())
+            .or(definition.default.map(str::to_owned))
+            .unwrap_or_default()
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or(-1)
+    }
+
+    fn level(&self, name: &str) -> i32 {
+        self.text(name).parse().unwrap_or(-1)
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.text(name) == "true"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(pairs: &[(&str, &str)]) -> Values {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn told(pairs: &[(&str, &str)]) -> Option<String> {
+        validate_topic(&values(pairs), &Values::new(), &Layers::default()).err().map(|error| error.0)
+    }
+
+    #[test]
+    fn unknown_names_and_conflicts_are_refused_with_kafkas_words() {
+        assert_eq!(told(&[("nope", "1")]).as_deref(), Some("Unknown topic config name: nope"));
+        assert!(told(&[("remote.storage.enable", "true")]).is_some_and(|text| text.starts_with("Tiered Storage")));
+        assert_eq!(
+            told(&[("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4")]).as_deref(),
+            Some("conflict topic config setting min.compaction.lag.ms (5) > max.compaction.lag.ms (4)")
+        );
+        assert_eq!(told(&[("local.retention.ms", "5"), ("retention.bytes", "-7")]), None);
+    }
+
+    #[test]
+    fn the_defaults_make_the_log_that_kafka_would() {
+        let config = log_config(&Values::new(), &Values::new(), &Layers::default());
+        assert_eq!(config.layout, Layout::Record(ValueFormat::Auto));
+        assert_eq!((config.max_message_bytes, config.retention_ms), (1_048_588, Some(604_800_000)));
+        assert_eq!((config.retention_bytes, config.retention_records), (None, None));
+        assert_eq!((config.delete, config.compact, config.compression), (true, false, None));
+    }
+
+    #[test]
+    fn an_empty_policy_neither_deletes_nor_compacts() {
+        let config = log_config(&values(&[("cleanup.policy", "")]), &Values::new(), &Layers::default());
+        assert!(!config.delete && !config.compact);
+    }
+
+    #[test]
+    fn a_pattern_gives_the_layout_that_the_topic_does_not_set() {
+        let pattern = values(&[("weir.layout", "batch")]);
+        assert_eq!(log_config(&Values::new(), &pattern, &Layers::default()).layout, Layout::Batch);
+        let own = values(&[("weir.layout", "record"), ("weir.value.format", "raw")]);
+        assert_eq!(log_config(&own, &pattern, &Layers::default()).layout, Layout::Record(ValueFormat::Raw));
+    }
+}
