@@ -2,6 +2,7 @@
 
 use std::{io, io::Write, str::FromStr, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -15,12 +16,18 @@ use crate::{
         bind::bind_host,
         listener::{ConnectionCounts, Shared, accept},
     },
+    protocol::api,
     storage::redis::{
         client::{self, Client},
         embedded::{self, EmbeddedError, EmbeddedRedis},
         server,
     },
     tasks::Tasks,
+    telemetry::{
+        Metrics,
+        http::{self, Probe},
+        metrics::{ApiRow, Figures},
+    },
 };
 
 /// Why the broker did not start, in one sentence.
@@ -34,6 +41,8 @@ pub enum StartError {
     Storage(#[from] StoreError),
     #[error("listener {name} can't listen on {address} ({reason}): give another address with --listen")]
     Listen { name: String, address: String, reason: io::Error },
+    #[error("the HTTP port can't listen on {address} ({reason}): give another address with --http")]
+    Http { address: String, reason: io::Error },
     #[error("the system refuses to tell of signals: {0}")]
     Signals(io::Error),
 }
@@ -90,21 +99,24 @@ impl StartedRedis {
 }
 
 async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -> Result<(), StartError> {
-    let client = Client::connect(client::Options {
+    let apis: Vec<ApiRow> = api::SERVED.iter().map(counted).collect();
+    let metrics = Metrics::new(&apis, config.metrics_max_series);
+    let options = client::Options {
         url: redis.url.clone(),
         keyspace: config.keyspace.clone(),
         pool_size: config.redis.connections,
         connect_timeout: config.redis.connect_timeout,
         response_timeout: config.redis.response_timeout,
-    })
-    .await
-    .map_err(|error| StartError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
+    };
+    let client = Client::connect_counted(options, metrics.redis.clone())
+        .await
+        .map_err(|error| StartError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
 
     // What the others need while they drain ends after them.
     let foundations = Tasks::new();
     foundations.spawn("redis connection", client.clone().supervise(foundations.stopping().clone()));
     let tasks = Tasks::new();
-    let started = start(config, redis, &client, &tasks).await;
+    let started = start(config, redis, &client, &metrics, &tasks, &foundations).await;
     if started.is_ok() {
         stop.cancelled().await;
         info!("Weir drains");
@@ -117,7 +129,14 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
     started
 }
 
-async fn start(config: &Config, redis: &StartedRedis, client: &Arc<Client>, tasks: &Tasks) -> Result<(), StartError> {
+async fn start(
+    config: &Config,
+    redis: &StartedRedis,
+    client: &Arc<Client>,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+    foundations: &Tasks,
+) -> Result<(), StartError> {
     let configured = config.broker.get("cluster.id").map(String::as_str);
     let cluster_id = server::cluster_id(client, configured).await?;
     let bound = config.listeners.iter().map(bind_listener).collect::<Result<Vec<_>, _>>()?;
@@ -142,6 +161,7 @@ async fn start(config: &Config, redis: &StartedRedis, client: &Arc<Client>, task
             max_bytes: number(config, "socket.request.max.bytes", 104_857_600),
             max_structured_bytes: 3 << 20,
         },
+        metrics: metrics.clone(),
     });
     let shared = Shared {
         service: Arc::new(services),
@@ -155,8 +175,17 @@ async fn start(config: &Config, redis: &StartedRedis, client: &Arc<Client>, task
             number(config, "max.connections", 10_000),
             number(config, "max.connections.per.ip", usize::MAX),
         )),
+        metrics: metrics.network.clone(),
         tasks: tasks.clone(),
     };
+    if let Some(address) = &config.http {
+        let failed = |reason| StartError::Http { address: address.to_string(), reason };
+        let probe = Arc::new(State { client: client.clone(), tasks: tasks.clone() });
+        for socket in bind_host(&address.host, address.port).map_err(failed)? {
+            info!(address = %socket.local_addr().map_err(failed)?, "HTTP: /livez, /readyz and /metrics");
+            foundations.spawn("http", http::serve(socket, metrics.clone(), probe.clone(), foundations.clone()));
+        }
+    }
     for (index, bound) in bound.into_iter().enumerate() {
         for socket in bound.sockets {
             tasks.spawn("listener", accept(socket, index, shared.clone()));
@@ -173,6 +202,30 @@ async fn start(config: &Config, redis: &StartedRedis, client: &Arc<Client>, task
     let _ = io::stdout().flush();
     info!(listeners = told.join(", "), data = redis.place, "Weir is ready");
     Ok(())
+}
+
+/// What the HTTP port asks.
+struct State {
+    client: Arc<Client>,
+    tasks: Tasks,
+}
+
+#[async_trait]
+impl Probe for State {
+    async fn ready(&self) -> Result<(), String> {
+        if self.tasks.stopping().is_cancelled() {
+            return Err("Weir stops".to_owned());
+        }
+        self.client.query::<()>(&redis::cmd("PING")).await.map_err(|error| error.to_string())
+    }
+
+    async fn figures(&self) -> Figures {
+        Figures::default()
+    }
+}
+
+fn counted(row: &api::Api) -> ApiRow {
+    ApiRow { key: row.key as i16, name: format!("{:?}", row.key), last_version: row.versions.1 }
 }
 
 struct Bound {

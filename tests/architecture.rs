@@ -13,15 +13,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tasks", &[]),
     ("protocol", &["model", "protocol"]),
     ("groups", &["model", "groups"]),
-    ("log", &["model", "clock", "tasks", "protocol", "log"]),
+    ("telemetry", &["model", "tasks", "telemetry"]),
+    ("log", &["model", "clock", "tasks", "protocol", "log", "telemetry"]),
     ("topics", &["model", "clock", "tasks", "log", "protocol", "topics"]),
-    ("coordinator", &["model", "clock", "tasks", "groups", "coordinator", "log"]),
+    ("coordinator", &["model", "clock", "tasks", "groups", "coordinator", "log", "telemetry"]),
     ("net", &["tasks", "net", "telemetry"]),
     (
         "handlers",
         &["model", "clock", "protocol", "groups", "coordinator", "topics", "log", "net", "handlers", "telemetry"],
     ),
-    ("storage", &["model", "clock", "tasks", "protocol", "groups", "coordinator", "topics", "log", "storage"]),
+    (
+        "storage",
+        &["model", "clock", "tasks", "protocol", "groups", "coordinator", "topics", "log", "storage", "telemetry"],
+    ),
     ("jobs", &["model", "clock", "tasks", "log", "topics", "coordinator", "jobs"]),
 ];
 

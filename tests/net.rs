@@ -16,6 +16,7 @@ use weir::{
         listener::{self, ConnectionCounts, Shared},
     },
     tasks::Tasks,
+    telemetry::metrics::NetworkMetrics,
 };
 
 const ECHO: u16 = 1;
@@ -76,7 +77,14 @@ async fn server(limits: Limits, admission: Admission, counts: ConnectionCounts) 
     let listener = listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("a bound socket");
     let counts = Arc::new(counts);
-    let shared = Shared { service: Arc::new(service), admission, limits, counts: counts.clone(), tasks: tasks.clone() };
+    let shared = Shared {
+        service: Arc::new(service),
+        admission,
+        limits,
+        counts: counts.clone(),
+        metrics: NetworkMetrics::default(),
+        tasks: tasks.clone(),
+    };
     tasks.spawn("accept", listener::accept(listener, 0, shared));
     Server { address, tasks, release, served, counts }
 }

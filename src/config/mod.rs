@@ -48,6 +48,7 @@ pub struct Config {
     pub http: Option<Address>,
     pub redis: Redis,
     pub keyspace: Keyspace,
+    pub metrics_max_series: usize,
     pub log: Log,
     /// Kafka's broker settings, as given; what is not here has its default.
     pub broker: BTreeMap<String, String>,
@@ -157,6 +158,7 @@ impl Config {
             },
             keyspace: Keyspace::new(&own.text("keyspace")?)
                 .map_err(|_| own.invalid("keyspace", "1 to 100 printable ASCII characters without braces or blanks"))?,
+            metrics_max_series: own.number("metrics.max.series", 0, 1_000_000)?,
             log: Log {
                 format: own.parsed("log.format", "text or json")?,
                 filter: {

@@ -81,6 +81,12 @@ pub const SETTINGS: &[Setting] = &[
         "The embedded server's memory limit: bytes, with kb, mb or gb, or a share of the machine's (or container's) memory. Writes \
          are refused above it; nothing is evicted.",
     ),
+    setting(
+        "metrics.max.series",
+        None,
+        "10000",
+        "Partitions, and partitions of groups, that `/metrics` shows one by one; the others are only counted.",
+    ),
     setting("log.format", None, "text", "`text` or `json`, on standard error."),
     setting(
         "log.level",

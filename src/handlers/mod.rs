@@ -7,7 +7,7 @@ mod describe_cluster;
 pub mod errors;
 mod find_coordinator;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,12 +21,14 @@ use crate::{
     model::NodeId,
     net::{Caller, Close, Frame, FrameLimit, Reply, Service},
     protocol::{api, codec},
+    telemetry::{Metrics, metrics::RequestMetrics},
 };
 
 /// The domain as the handlers see it. Built once by `broker`.
 pub struct Services {
     pub identity: Identity,
     pub limits: RequestLimits,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Who this broker is.
@@ -112,7 +114,8 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
     if !api.versions().contains(&start.api_version) {
         return api_versions::unsupported(start.correlation_id);
     }
-    let call = Call { start, caller, frame };
+    let counted = Counted { metrics: services.metrics.request(start.api_key).cloned(), started: Instant::now() };
+    let call = Call { start, caller, frame, counted };
     match api.key {
         ApiKey::FindCoordinator => call.now(|request| find_coordinator::handle(services, &request)),
         ApiKey::ApiVersions => call.now(|request| api_versions::handle(&request)),
@@ -129,14 +132,30 @@ struct Call<'a> {
     start: codec::RequestStart,
     caller: &'a Arc<Caller>,
     frame: Bytes,
+    counted: Counted,
+}
+
+/// Counts a request when its answer is there.
+struct Counted {
+    metrics: Option<Arc<RequestMetrics>>,
+    started: Instant,
+}
+
+impl Counted {
+    fn answered(&self, version: i16) {
+        if let Some(metrics) = &self.metrics {
+            metrics.served(version, self.started.elapsed());
+        }
+    }
 }
 
 impl Call<'_> {
-    fn decode<R: Decodable + HeaderVersion>(self) -> Result<Request<R>, Close> {
+    fn decode<R: Decodable + HeaderVersion>(self) -> Result<(Request<R>, Counted), Close> {
         let version = self.start.api_version;
         let (header, body) =
             codec::decode_request::<R>(self.frame, version).map_err(|error| Close(error.to_string()))?;
-        Ok(Request { body, version, client_id: header.client_id, caller: self.caller.clone() })
+        let request = Request { body, version, client_id: header.client_id, caller: self.caller.clone() };
+        Ok((request, self.counted))
     }
 
     /// For handlers that wait for nothing.
@@ -146,7 +165,10 @@ impl Call<'_> {
         A: Encodable + HeaderVersion,
     {
         let codec::RequestStart { api_version, correlation_id, .. } = self.start;
-        encode(correlation_id, api_version, &handle(self.decode()?)).map(Reply::Ready)
+        let (request, counted) = self.decode()?;
+        let frame = encode(correlation_id, api_version, &handle(request))?;
+        counted.answered(api_version);
+        Ok(Reply::Ready(frame))
     }
 
     async fn answer<R, A, F, Fut>(self, handle: F) -> Result<Reply, Close>
@@ -157,12 +179,23 @@ impl Call<'_> {
         Fut: Future<Output = Outcome<A>>,
     {
         let codec::RequestStart { api_version: version, correlation_id, .. } = self.start;
-        match handle(self.decode()?).await {
-            Outcome::Ready(response) => encode(correlation_id, version, &response).map(Reply::Ready),
-            Outcome::Later(response) => {
-                Ok(Reply::Later(Box::pin(async move { encode(correlation_id, version, &response.await) })))
+        let (request, counted) = self.decode()?;
+        match handle(request).await {
+            Outcome::Ready(response) => {
+                let frame = encode(correlation_id, version, &response)?;
+                counted.answered(version);
+                Ok(Reply::Ready(frame))
             }
-            Outcome::Encoded(frame) => Ok(Reply::Later(frame)),
+            Outcome::Later(response) => Ok(Reply::Later(Box::pin(async move {
+                let frame = encode(correlation_id, version, &response.await)?;
+                counted.answered(version);
+                Ok(frame)
+            }))),
+            Outcome::Encoded(frame) => Ok(Reply::Later(Box::pin(async move {
+                let frame = frame.await?;
+                counted.answered(version);
+                Ok(frame)
+            }))),
             Outcome::Close(close) => Err(close),
         }
     }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
+use prometheus_client::metrics::counter::Counter;
 use tokio::{io::Interest, net::TcpStream, sync::mpsc, time::timeout};
 use tracing::debug;
 
@@ -47,7 +48,7 @@ struct Queued {
 pub(super) async fn run(stream: TcpStream, caller: Arc<Caller>, shared: Shared) {
     let stream = Arc::new(stream);
     let (queue, queued) = mpsc::channel(shared.limits.queued_replies);
-    let writing = write_replies(stream.clone(), queued, shared.limits.stall);
+    let writing = write_replies(stream.clone(), queued, shared.limits.stall, &shared.metrics.sent_bytes);
     let reading = read_requests(&stream, &caller, &shared, queue);
     tokio::pin!(reading, writing);
     let ended = tokio::select! {
@@ -117,6 +118,7 @@ async fn read_request(
     }
     admitted.grow(size.saturating_mul(limit.decode_factor)).await?;
     let frame = reader.buffer.split_to(size).freeze();
+    shared.metrics.received_bytes.inc_by(4 + size as u64);
     if reader.buffer.is_empty() {
         // An idle connection keeps no buffer.
         reader.buffer = BytesMut::new();
@@ -159,6 +161,7 @@ async fn write_replies(
     stream: Arc<TcpStream>,
     mut queued: mpsc::Receiver<Queued>,
     stall: Duration,
+    sent_bytes: &Counter,
 ) -> Result<(), Ended> {
     let mut held = Vec::new();
     let mut pieces: Vec<Bytes> = Vec::new();
@@ -169,6 +172,7 @@ async fn write_replies(
                 Reply::Ready(frame) => frame,
                 Reply::Later(answer) => {
                     if !pieces.is_empty() {
+                        sent_bytes.inc_by(length(&pieces));
                         write_all(&stream, &mut pieces, stall).await?;
                         held.clear();
                     }
@@ -182,10 +186,15 @@ async fn write_replies(
                 next = queued.try_recv().ok();
             }
         }
+        sent_bytes.inc_by(length(&pieces));
         write_all(&stream, &mut pieces, stall).await?;
         held.clear();
     }
     Ok(())
+}
+
+fn length(pieces: &[Bytes]) -> u64 {
+    pieces.iter().map(|piece| piece.len() as u64).sum()
 }
 
 /// Writes all pieces, in as few calls as the socket takes, and empties the list.

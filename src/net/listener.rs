@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use super::{Admission, Caller, Limits, Service, connection};
-use crate::tasks::Tasks;
+use crate::{tasks::Tasks, telemetry::metrics::NetworkMetrics};
 
 /// Counts the connections of all listeners, against `max.connections` and `max.connections.per.ip`.
 #[derive(Debug)]
@@ -81,7 +81,14 @@ pub struct Shared {
     pub admission: Admission,
     pub limits: Limits,
     pub counts: Arc<ConnectionCounts>,
+    pub metrics: NetworkMetrics,
     pub tasks: Tasks,
+}
+
+impl Shared {
+    fn show_open_connections(&self) {
+        self.metrics.connections.set(i64::try_from(self.counts.open()).unwrap_or(i64::MAX));
+    }
 }
 
 /// Binds with a long backlog and, for `[::]`, for IPv4 too.
@@ -117,15 +124,19 @@ pub async fn accept(listener: TcpListener, index: usize, shared: Shared) {
 
 fn start(stream: TcpStream, peer: SocketAddr, listener: usize, shared: &Shared) {
     let Some(counted) = shared.counts.enter(peer.ip().to_canonical()) else {
+        shared.metrics.connections_refused.inc();
         debug!(%peer, "too many connections (max.connections, max.connections.per.ip)");
         return;
     };
+    shared.metrics.connections_opened.inc();
+    shared.show_open_connections();
     let connection_id = shared.counts.next_id.fetch_add(1, Ordering::Relaxed);
     let caller = Arc::new(Caller { listener, peer, connection_id });
     let _ = stream.set_nodelay(true);
     let shared_by_connection = shared.clone();
     shared.tasks.spawn("connection", async move {
-        connection::run(stream, caller, shared_by_connection).await;
+        connection::run(stream, caller, shared_by_connection.clone()).await;
         drop(counted);
+        shared_by_connection.show_open_connections();
     });
 }

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{keys::Keyspace, scripts};
-use crate::log::store::StoreError;
+use crate::{log::store::StoreError, telemetry::metrics::RedisMetrics};
 
 /// How Redis is reached.
 #[derive(Clone, Debug)]
@@ -42,12 +42,46 @@ struct Link {
     generation: u64,
 }
 
+/// The shared connection of the moment, and the news that it is gone.
+#[derive(Default)]
+struct Current {
+    link: ArcSwapOption<Link>,
+    /// The newest generation that is known to be gone.
+    gone: AtomicU64,
+    lost: Notify,
+    metrics: RedisMetrics,
+}
+
+impl Current {
+    fn take(&self, link: Link) {
+        let generation = link.generation;
+        self.link.store(Some(Arc::new(link)));
+        self.metrics.connected.set(1);
+        // It may have been lost before it was stored.
+        if self.gone.load(Ordering::Acquire) >= generation {
+            self.give_up(generation);
+        }
+    }
+
+    fn give_up(&self, generation: u64) {
+        self.gone.fetch_max(generation, Ordering::AcqRel);
+        let current = self.link.load_full();
+        if let Some(link) = current.filter(|link| link.generation == generation) {
+            let before = self.link.compare_and_swap(&link, None);
+            if before.as_ref().is_some_and(|before| before.generation == generation) {
+                self.metrics.connected.set(0);
+                self.metrics.connections_lost.inc();
+                self.lost.notify_one();
+            }
+        }
+    }
+}
+
 pub struct Client {
     options: Options,
     client: redis::Client,
-    link: ArcSwapOption<Link>,
+    current: Arc<Current>,
     generations: AtomicU64,
-    lost: Notify,
     changes: Arc<Changes>,
     pool: deadpool_redis::Pool,
 }
@@ -55,6 +89,11 @@ pub struct Client {
 impl Client {
     /// Connects, loads the Function libraries, and asks Redis to push the names of changed streams.
     pub async fn connect(options: Options) -> Result<Arc<Self>, RedisError> {
+        Self::connect_counted(options, RedisMetrics::default()).await
+    }
+
+    /// As [`Client::connect`], counting in `metrics`.
+    pub async fn connect_counted(options: Options, metrics: RedisMetrics) -> Result<Arc<Self>, RedisError> {
         let client = redis::Client::open(options.url.as_str())?;
         let info = client.get_connection_info().clone();
         let info = info.clone().set_tcp_settings(TcpSettings::default().set_nodelay(true)).set_redis_settings(
@@ -79,9 +118,8 @@ impl Client {
         let this = Arc::new(Self {
             options,
             client,
-            link: ArcSwapOption::empty(),
+            current: Arc::new(Current { metrics, ..Current::default() }),
             generations: AtomicU64::new(0),
-            lost: Notify::new(),
             changes: Arc::new(Changes::default()),
             pool,
         });
@@ -100,16 +138,21 @@ impl Client {
 
     /// The number of times the shared connection was made; a change means that answers, and pushes, may have been lost.
     pub fn generation(&self) -> Option<u64> {
-        self.link.load().as_ref().map(|link| link.generation)
+        self.current.link.load().as_ref().map(|link| link.generation)
     }
 
     async fn establish(&self) -> Result<(), RedisError> {
-        let changes = self.changes.clone();
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let (changes, current) = (self.changes.clone(), self.current.clone());
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.connect_timeout))
             .set_response_timeout(Some(self.options.response_timeout))
             .set_push_sender(move |push: PushInfo| {
-                changes.take_push(push);
+                match push.kind {
+                    PushKind::Disconnection => current.give_up(generation),
+                    PushKind::Invalidate => changes.take_push(push),
+                    _ => {}
+                }
                 Ok::<(), std::convert::Infallible>(())
             });
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
@@ -126,8 +169,7 @@ impl Client {
             .arg("NOLOOP")
             .exec_async(&mut connection)
             .await?;
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        self.link.store(Some(Arc::new(Link { connection, generation })));
+        self.current.take(Link { connection, generation });
         self.changes.reset();
         Ok(())
     }
@@ -139,15 +181,23 @@ impl Client {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = self.lost.notified() => {}
+                () = self.current.lost.notified() => {}
             }
+            if self.current.link.load().is_some() {
+                continue;
+            }
+            warn!("Redis is lost");
+            let lost = Instant::now();
             let mut pause = FIRST_PAUSE;
-            while self.link.load().is_none() {
+            let mut reported = false;
+            while self.current.link.load().is_none() {
                 match self.establish().await {
-                    Ok(()) => info!("Redis is back"),
+                    Ok(()) => info!(after = ?lost.elapsed(), "Redis is back"),
                     Err(error) => {
-                        if pause == FIRST_PAUSE {
-                            warn!(%error, "Redis can't be reached; retrying");
+                        // The first try often comes before a restarted server listens.
+                        if !reported && lost.elapsed() > LONGEST_PAUSE {
+                            reported = true;
+                            warn!(%error, "Redis can't be reached; trying on");
                         }
                         tokio::select! {
                             () = stopping.cancelled() => return,
@@ -161,47 +211,76 @@ impl Client {
     }
 
     fn link(&self) -> Result<Arc<Link>, StoreError> {
-        self.link.load_full().ok_or_else(|| StoreError::NotSent("no connection to Redis".to_owned()))
-    }
-
-    fn drop_link(&self, generation: u64) {
-        let current = self.link.load_full();
-        if let Some(link) = current.filter(|link| link.generation == generation) {
-            self.link.compare_and_swap(&link, None);
-            self.lost.notify_one();
-        }
+        self.current.link.load_full().ok_or_else(|| {
+            self.current.metrics.failed(failure_kind(&StoreError::NotSent(String::new())));
+            StoreError::NotSent("no connection to Redis".to_owned())
+        })
     }
 
     /// Sends one command on the shared connection.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let link = self.link()?;
         let mut connection = link.connection.clone();
+        let started = Instant::now();
         let mut answer = command.query_async(&mut connection).await;
         if matches!(&answer, Err(error) if scripts::is_missing(error)) {
             // Nothing ran: the server has no such Function (a new server, FUNCTION FLUSH).
             scripts::load(&mut connection).await.map_err(|error| self.failed(error, link.generation))?;
             answer = command.query_async(&mut connection).await;
         }
+        self.current.metrics.duration.observe(started.elapsed());
         answer.map_err(|error| self.failed(error, link.generation))
     }
 
-    /// Sends a pipeline or, when it is `atomic`, a transaction on the shared connection.
+    /// Loads the Function libraries again; for a caller that finds "Function not found" inside the answers of a pipeline.
+    pub async fn load_libraries(&self) -> Result<(), StoreError> {
+        let link = self.link()?;
+        scripts::load(&mut link.connection.clone()).await.map_err(|error| self.failed(error, link.generation))
+    }
+
+    /// Sends a pipeline or, when it is `atomic`, a transaction on the shared connection. After an error that a server
+    /// answers to one command, the others may have been done; [`Pipeline::ignore_errors`] tells each command's answer.
     pub async fn query_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
         let link = self.link()?;
         let mut connection = link.connection.clone();
-        pipeline.query_async(&mut connection).await.map_err(|error| self.failed(error, link.generation))
+        let started = Instant::now();
+        let answer = pipeline.query_async(&mut connection).await;
+        self.current.metrics.duration.observe(started.elapsed());
+        answer.map_err(|error| self.failed(error, link.generation))
     }
 
     /// An exclusive connection, for long reads that must not delay the shared one.
     pub async fn exclusive(&self) -> Result<deadpool_redis::Connection, StoreError> {
-        self.pool.get().await.map_err(|error| StoreError::NotSent(error.to_string()))
+        self.pool.get().await.map_err(|error| {
+            let error = StoreError::NotSent(error.to_string());
+            self.current.metrics.failed(failure_kind(&error));
+            error
+        })
     }
 
     fn failed(&self, error: RedisError, generation: u64) -> StoreError {
-        if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
-            self.drop_link(generation);
+        // A server that became a replica takes no writes: its address may lead to another one by now.
+        let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+        if error.is_io_error() || error.is_unrecoverable_error() || demoted {
+            self.current.give_up(generation);
         }
-        store_error(&error)
+        let error = store_error(&error);
+        self.current.metrics.failed(failure_kind(&error));
+        error
+    }
+}
+
+/// The metric's label of an error.
+fn failure_kind(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::NotSent(_) => "not_sent",
+        StoreError::OutcomeUnknown(_) => "outcome_unknown",
+        StoreError::OutOfMemory => "out_of_memory",
+        StoreError::NotReady(_) => "not_ready",
+        StoreError::Refused(_) => "refused",
+        StoreError::NoSuchPartition => "no_such_partition",
+        StoreError::Quarantined(_) => "quarantined",
+        StoreError::FencedLeader(_) => "fenced_leader",
     }
 }
 
@@ -209,15 +288,20 @@ impl Client {
 pub fn store_error(error: &RedisError) -> StoreError {
     let text = error.to_string();
     match error.kind() {
-        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::TryAgain) => {
-            StoreError::NotReady(text)
-        }
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading
+            | ServerErrorKind::MasterDown
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ReadOnly,
+        ) => StoreError::NotReady(text),
         ErrorKind::Server(_) | ErrorKind::Extension if is_out_of_memory(&text) => StoreError::OutOfMemory,
         ErrorKind::Server(_) | ErrorKind::Extension => match error.code() {
-            Some("BUSY" | "MISCONF" | "NOAUTH" | "READONLY") => StoreError::NotReady(text),
+            Some("BUSY" | "MISCONF" | "NOAUTH" | "NOREPLICAS") => StoreError::NotReady(text),
             _ => StoreError::Refused(text),
         },
-        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => StoreError::NotSent(text),
+        ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig | ErrorKind::Client => {
+            StoreError::NotSent(text)
+        }
         _ if error.is_connection_refusal() => StoreError::NotSent(text),
         _ => StoreError::OutcomeUnknown(text),
     }
@@ -266,9 +350,6 @@ impl Changes {
     }
 
     fn take_push(&self, push: PushInfo) {
-        if push.kind != PushKind::Invalidate {
-            return;
-        }
         let Some(Value::Array(keys)) = push.data.into_iter().next() else {
             return self.reset();
         };
