@@ -8,7 +8,9 @@ use super::validate::ValidatedBatch;
 
 impl ValidatedBatch {
     /// Whether Kafka would store the batch otherwise than it was sent. `target` is the topic's `compression.type`;
-    /// none stands for `producer`. As in Kafka the level alone is no reason.
+    /// none stands for `producer`. As in Kafka the level alone is no reason. Offsets that have to be counted anew are:
+    /// Kafka's `LogValidator` means to do that too, but 4.3.1 stores such a batch with its wrong offsets if it is
+    /// uncompressed, and fails with UNKNOWN_SERVER_ERROR otherwise.
     pub fn needs_rebuild(&self, target: Option<Compression>) -> bool {
         let other_codec = target.is_some_and(|target| self.header().codec() != Ok(target.codec));
         other_codec || !self.offsets_contiguous

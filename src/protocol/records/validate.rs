@@ -66,8 +66,7 @@ impl ValidatedBatch {
         self.max_timestamp_index
     }
 
-    /// False if the records do not count their offsets from 0 without gaps. Kafka stores such a batch anew, see
-    /// [`ValidatedBatch::needs_rebuild`].
+    /// False if the records do not count their offsets from 0 without gaps; see [`ValidatedBatch::needs_rebuild`].
     pub fn offsets_contiguous(&self) -> bool {
         self.offsets_contiguous
     }

@@ -2,6 +2,7 @@
 
 mod lz4;
 mod snappy;
+mod zstd;
 
 use std::io::{self, Read, Write};
 
@@ -84,14 +85,7 @@ pub fn compress(compression: Compression, input: &[u8], output: &mut Vec<u8>) ->
         }
         Codec::Snappy => snappy::compress(input, output)?,
         Codec::Lz4 => lz4::compress(input, output)?,
-        Codec::Zstd => {
-            let level = compression.level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
-            let mut encoder = zstd::stream::write::Encoder::new(output, level)?;
-            // Keeps the window, and with it the reader's memory, as small as the content.
-            encoder.set_pledged_src_size(u64::try_from(input.len()).ok())?;
-            encoder.write_all(input)?;
-            encoder.finish()?;
-        }
+        Codec::Zstd => zstd::compress(compression.level.unwrap_or(zstd::DEFAULT_LEVEL), input, output)?,
     }
     Ok(())
 }
@@ -119,7 +113,7 @@ pub(super) enum Decompressor<'a> {
     Gzip(Box<MultiGzDecoder<&'a [u8]>>),
     Snappy(snappy::Decoder<'a>),
     Lz4(Box<lz4::Decoder<'a>>),
-    Zstd(zstd::stream::read::Decoder<'a, &'a [u8]>),
+    Zstd(zstd::Decoder<'a>),
 }
 
 impl<'a> Decompressor<'a> {
@@ -129,9 +123,7 @@ impl<'a> Decompressor<'a> {
             Codec::Gzip => Decompressor::Gzip(Box::new(MultiGzDecoder::new(input))),
             Codec::Snappy => Decompressor::Snappy(snappy::Decoder::new(input, limit)),
             Codec::Lz4 => Decompressor::Lz4(Box::new(lz4::Decoder::new(input))),
-            Codec::Zstd => Decompressor::Zstd(
-                zstd::stream::read::Decoder::with_buffer(input).map_err(|error| output_error(&error, limit))?,
-            ),
+            Codec::Zstd => Decompressor::Zstd(zstd::Decoder::new(input).map_err(|error| output_error(&error, limit))?),
         })
     }
 }
