@@ -50,6 +50,16 @@ text_id! {
     GroupId
 }
 
+text_id! {
+    /// What the coordinator calls a member of a group; empty where a client has none yet.
+    MemberId
+}
+
+text_id! {
+    /// What a static member calls itself (KIP-345).
+    GroupInstanceId
+}
+
 /// A topic's identity (KIP-516): a topic that was deleted and created anew has another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(pub Uuid);
