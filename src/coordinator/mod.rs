@@ -1,1 +1,382 @@
 //! The shell around `groups`: one task per live group; persist, then reply.
+
+mod actor;
+mod command;
+mod mirror;
+pub mod store;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use actor::{Actor, Start};
+use command::{Command, Reply};
+pub use command::{Fetch, Fetched, Heartbeat, Results};
+use mirror::Mirror;
+use store::{GroupStore, Loaded};
+
+use crate::{
+    clock::Clock,
+    groups::{
+        CommitRequest, GroupError, Moment, Overview, Settings, TopicPartition,
+        classic::{Description, JoinAnswer, JoinRefusal, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest},
+    },
+    model::{GroupId, GroupInstanceId, MemberId, TopicId, TopicName},
+    tasks::Tasks,
+};
+
+/// Why a request to a group fails.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CoordinatorError {
+    #[error(transparent)]
+    Group(GroupError),
+    /// The groups are being loaded.
+    #[error("the groups are being loaded")]
+    Loading,
+    /// The storage failed, or the broker stops.
+    #[error("the group is not available")]
+    NotAvailable,
+}
+
+/// What the coordinator must know of topics.
+pub trait TopicNames: Send + Sync + 'static {
+    /// `None` for a topic that is gone.
+    fn name_of(&self, topic: TopicId) -> Option<TopicName>;
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub settings: Settings,
+    /// `offsets.retention.check.interval.ms`
+    pub retention_check_interval: Duration,
+    /// How often a group's offset of a partition is mirrored into Redis' native group, at most.
+    pub mirror_interval: Duration,
+    /// Requests that may wait for one group; then their connections wait.
+    pub queued_requests: usize,
+}
+
+impl Default for Options {
+    /// Kafka's defaults where Kafka has one.
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            retention_check_interval: Duration::from_secs(600),
+            mirror_interval: Duration::from_secs(1),
+            queued_requests: 1_000,
+        }
+    }
+}
+
+/// Groups that are read from the storage at a time.
+const LOAD_CHUNK: usize = 200;
+
+/// What every group's task shares.
+struct Shared {
+    settings: Arc<Settings>,
+    store: Arc<dyn GroupStore>,
+    topics: Arc<dyn TopicNames>,
+    tasks: Tasks,
+    clock: Clock,
+    origin: Instant,
+    mirror: Mirror,
+    queued_requests: usize,
+    groups: Mutex<HashMap<GroupId, mpsc::Sender<Command>>>,
+    loaded: AtomicBool,
+}
+
+impl Shared {
+    fn now(&self) -> Moment {
+        let since = Instant::now().duration_since(self.origin);
+        Moment { monotonic_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX), wall_ms: self.clock.now_ms() }
+    }
+
+    fn instant(&self, monotonic_ms: i64) -> Instant {
+        self.origin + Duration::from_millis(u64::try_from(monotonic_ms).unwrap_or(0))
+    }
+
+    /// Takes an absent group off the list, unless somebody is about to ask it something.
+    fn retire(&self, id: &GroupId, commands: &mpsc::Receiver<Command>) -> bool {
+        let mut groups = self.groups.lock();
+        // Whoever asks clones the list's sender under the lock: if there is no clone, there is nobody.
+        if commands.sender_strong_count() > 1 || !commands.is_empty() {
+            return false;
+        }
+        groups.remove(id);
+        true
+    }
+}
+
+/// An answer that follows.
+#[derive(Debug)]
+pub struct Pending<T>(oneshot::Receiver<Result<T, CoordinatorError>>);
+
+impl<T> Pending<T> {
+    pub async fn answer(self) -> Result<T, CoordinatorError> {
+        actor::answered(self.0.await)
+    }
+
+    fn ready(answer: Result<T, CoordinatorError>) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(answer);
+        Self(receiver)
+    }
+}
+
+/// All groups. The methods hand a request to its group's task, in the order of their calls, and return the answer to wait for.
+pub struct Coordinator {
+    shared: Arc<Shared>,
+}
+
+impl Coordinator {
+    /// Loads all groups in the background; until then requests are told so.
+    pub fn start(
+        options: Options,
+        store: Arc<dyn GroupStore>,
+        topics: Arc<dyn TopicNames>,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            settings: Arc::new(options.settings),
+            store,
+            topics,
+            tasks: tasks.clone(),
+            clock,
+            origin: Instant::now(),
+            mirror: Mirror::default(),
+            queued_requests: options.queued_requests,
+            groups: Mutex::default(),
+            loaded: AtomicBool::new(false),
+        });
+        let coordinator = Arc::new(Self { shared: shared.clone() });
+        tasks.spawn("groups", coordinator.clone().load_then_expire(options.retention_check_interval));
+        tasks.spawn("group-mirror", async move {
+            let (store, topics) = (shared.store.clone(), shared.topics.clone());
+            shared.mirror.run(store, topics, options.mirror_interval, shared.tasks.stopping().clone()).await;
+        });
+        coordinator
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Whether the groups have been loaded.
+    pub fn is_ready(&self) -> bool {
+        self.shared.loaded.load(Ordering::Acquire)
+    }
+
+    pub async fn join(&self, group: &GroupId, request: JoinRequest) -> Pending<JoinAnswer> {
+        let settings = &self.shared.settings;
+        let allowed = settings.min_session_timeout_ms..=settings.max_session_timeout_ms;
+        let refused = if group.as_str().is_empty() {
+            Some(GroupError::InvalidGroupId)
+        } else if !allowed.contains(&request.session_timeout_ms) {
+            Some(GroupError::InvalidSessionTimeout)
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            return Pending::ready(Ok(Err(JoinRefusal { error, member_id: request.member_id })));
+        }
+        self.ask(group, |reply| Command::Join(Box::new(request), reply)).await
+    }
+
+    pub async fn sync(&self, group: &GroupId, request: SyncRequest) -> Pending<SyncAnswer> {
+        if let Some(refused) = refuse_empty(group) {
+            return refused;
+        }
+        self.ask(group, |reply| Command::Sync(Box::new(request), reply)).await
+    }
+
+    pub async fn heartbeat(&self, group: &GroupId, beat: Heartbeat) -> Pending<()> {
+        if let Some(refused) = refuse_empty(group) {
+            return refused;
+        }
+        self.ask(group, |reply| Command::Heartbeat(Box::new(beat), reply)).await
+    }
+
+    pub async fn leave(&self, group: &GroupId, request: LeaveRequest) -> Pending<Results> {
+        if let Some(refused) = refuse_empty(group) {
+            return refused;
+        }
+        self.ask(group, |reply| Command::Leave(request, reply)).await
+    }
+
+    pub async fn commit(&self, group: &GroupId, request: CommitRequest) -> Pending<Results> {
+        self.ask(group, |reply| Command::Commit(Box::new(request), reply)).await
+    }
+
+    pub async fn fetch(&self, group: &GroupId, fetch: Fetch) -> Pending<Fetched> {
+        self.ask(group, |reply| Command::Fetch(fetch, reply)).await
+    }
+
+    pub async fn delete_offsets(
+        &self,
+        group: &GroupId,
+        partitions: Vec<(TopicName, TopicPartition)>,
+    ) -> Pending<Results> {
+        if let Some(refused) = refuse_empty(group) {
+            return refused;
+        }
+        self.ask(group, |reply| Command::DeleteOffsets(partitions, reply)).await
+    }
+
+    /// The answer is `None` when there is no such group.
+    pub async fn describe(&self, group: &GroupId) -> Pending<Option<Description>> {
+        self.ask(group, Command::Describe).await
+    }
+
+    pub async fn delete(&self, group: &GroupId) -> Pending<()> {
+        self.ask(group, Command::Delete).await
+    }
+
+    /// Every group that there is.
+    pub async fn list(&self) -> Result<Vec<(GroupId, Overview)>, CoordinatorError> {
+        if !self.is_ready() {
+            return Err(CoordinatorError::Loading);
+        }
+        let mut listed = Vec::new();
+        for (id, asked) in self.ask_all(Command::Overview).await {
+            if let Some(overview) = asked.answer().await? {
+                listed.push((id, overview));
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Forgets what groups committed for a topic that is gone.
+    pub async fn topic_deleted(&self, topic: TopicId) {
+        for (group, asked) in self.ask_all(|reply| Command::TopicDeleted(topic, reply)).await {
+            if let Err(error) = asked.answer().await {
+                warn!(%group, %topic, %error, "offsets of a deleted topic stay until the next retention check");
+            }
+        }
+    }
+
+    /// The periodic check of `offsets.retention.minutes`, at once.
+    pub async fn expire_offsets(&self) {
+        let asked = self.ask_all(Command::Expire).await;
+        join_all(asked.into_iter().map(|(_, asked)| asked.answer())).await;
+    }
+
+    async fn ask<T>(&self, group: &GroupId, command: impl FnOnce(Reply<T>) -> Command) -> Pending<T> {
+        if !self.is_ready() {
+            return Pending::ready(Err(CoordinatorError::Loading));
+        }
+        let (reply, answer) = oneshot::channel();
+        let mut command = command(reply);
+        loop {
+            let sender = self.sender(group, || Start::Absent);
+            match sender.send(command).await {
+                Ok(()) => return Pending(answer),
+                Err(mpsc::error::SendError(back)) if self.shared.tasks.stopping().is_cancelled() => {
+                    back.refuse(CoordinatorError::NotAvailable);
+                    return Pending(answer);
+                }
+                Err(mpsc::error::SendError(back)) => {
+                    error!(%group, "a group's task has ended unasked; it is started again");
+                    self.restart(group, &sender);
+                    command = back;
+                }
+            }
+        }
+    }
+
+    async fn ask_all<T>(&self, mut command: impl FnMut(Reply<T>) -> Command) -> Vec<(GroupId, Pending<T>)> {
+        let ids: Vec<GroupId> = self.shared.groups.lock().keys().cloned().collect();
+        let mut asked = Vec::with_capacity(ids.len());
+        for id in ids {
+            let pending = self.ask(&id, &mut command).await;
+            asked.push((id, pending));
+        }
+        asked
+    }
+
+    /// The way to a group's task, which is started if there is none.
+    fn sender(&self, id: &GroupId, start: impl FnOnce() -> Start) -> mpsc::Sender<Command> {
+        let mut groups = self.shared.groups.lock();
+        if let Some(sender) = groups.get(id) {
+            return sender.clone();
+        }
+        let (sender, commands) = mpsc::channel(self.shared.queued_requests);
+        groups.insert(id.clone(), sender.clone());
+        let actor = Actor::new(id.clone(), self.shared.clone(), commands, start());
+        self.shared.tasks.spawn("group", actor.run());
+        sender
+    }
+
+    fn restart(&self, id: &GroupId, ended: &mpsc::Sender<Command>) {
+        let mut groups = self.shared.groups.lock();
+        if groups.get(id).is_some_and(|sender| sender.same_channel(ended)) {
+            groups.remove(id);
+        }
+        drop(groups);
+        self.sender(id, || Start::Unknown);
+    }
+
+    async fn load_then_expire(self: Arc<Self>, check_interval: Duration) {
+        const FIRST_PAUSE: Duration = Duration::from_millis(50);
+        const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+        let stopping = self.shared.tasks.stopping().clone();
+        let mut pause = FIRST_PAUSE;
+        while let Err(error) = self.load_all().await {
+            warn!(%error, "groups can't be loaded; retrying");
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.shared.loaded.store(true, Ordering::Release);
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(check_interval) => self.expire_offsets().await,
+            }
+        }
+    }
+
+    async fn load_all(&self) -> Result<(), store::StoreError> {
+        let began = Instant::now();
+        let ids = self.shared.store.list().await?;
+        let mut count = 0_usize;
+        for chunk in ids.chunks(LOAD_CHUNK) {
+            for (id, loaded) in chunk.iter().zip(self.shared.store.load(chunk).await?) {
+                match loaded {
+                    Loaded::Nothing => continue,
+                    Loaded::Group(epoch, stored) => self.sender(id, || Start::Loaded(epoch, stored)),
+                    // Its own task says what is wrong with it.
+                    Loaded::Unreadable(_) => self.sender(id, || Start::Unknown),
+                };
+                count += 1;
+            }
+        }
+        info!(groups = count, took = ?began.elapsed(), "groups are loaded");
+        Ok(())
+    }
+}
+
+fn refuse_empty<T>(group: &GroupId) -> Option<Pending<T>> {
+    group.as_str().is_empty().then(|| Pending::ready(Err(GroupError::InvalidGroupId.into())))
+}
+
+/// The id of a new member: Kafka's form, which tools show.
+pub fn fresh_member_id(instance: Option<&GroupInstanceId>, client_id: &str) -> MemberId {
+    let stem = instance.map_or(client_id, GroupInstanceId::as_str);
+    MemberId::new(&format!("{stem}-{}", Uuid::new_v4()))
+}

@@ -1,0 +1,466 @@
+//! The task of one group. It owns the group; nobody else touches it.
+//!
+//! At most one write is on its way to the storage. Commits that come meanwhile go together with the next one. Whatever
+//! changes members waits until nothing is on its way, so a state that others see is one that is stored. If a write fails,
+//! all that is in memory is dropped and loaded again: recovery is the only repair.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    CoordinatorError, Shared,
+    command::{Command, Reply, Results, give},
+    store::{GroupEpoch, GroupWrite, Loaded, StoreError, WriteError},
+};
+use crate::{
+    groups::{
+        CommittedOffset, Group, GroupError, StoredGroup, Ticket, TopicPartition,
+        classic::{Answer, JoinAnswer, Record, SyncAnswer},
+    },
+    model::{GroupId, TopicId, TopicName},
+};
+
+/// Offsets that may wait for the next write; then no more commands are taken.
+const STAGED_OFFSETS: usize = 10_000;
+
+/// Commits that may wait for the next write.
+const STAGED_ANSWERS: usize = 1_000;
+
+/// How long the task of a group that does not exist waits for somebody who is about to ask it something.
+const LINGER: Duration = Duration::from_millis(100);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Gives an answer that had to wait for a write.
+type Deliver = Box<dyn FnOnce() + Send>;
+
+/// What goes into the next write, and the answers that wait for it.
+#[derive(Default)]
+struct Staged {
+    record: Option<Record>,
+    /// Of several commits of a partition the last one counts.
+    offsets: BTreeMap<TopicPartition, Option<CommittedOffset>>,
+    delete: bool,
+    answers: Vec<Deliver>,
+}
+
+impl Staged {
+    fn is_empty(&self) -> bool {
+        self.record.is_none() && self.offsets.is_empty() && !self.delete
+    }
+}
+
+/// A write on its way.
+struct Underway {
+    offsets: BTreeMap<TopicPartition, Option<CommittedOffset>>,
+    answers: Vec<Deliver>,
+}
+
+/// What the task waits for, besides commands and time.
+enum Finished {
+    Written(Result<GroupEpoch, WriteError>),
+    Deleted(Result<(), WriteError>),
+    Loaded(Result<Loaded, StoreError>),
+    Paused,
+}
+
+enum Parked {
+    Join(Reply<JoinAnswer>),
+    Sync(Reply<SyncAnswer>),
+}
+
+pub(super) struct Actor {
+    id: GroupId,
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    /// `None` while it has to be loaded again; `unavailable` says what is answered then.
+    group: Option<Group>,
+    unavailable: CoordinatorError,
+    pause: Duration,
+    /// `None` for a group that is not stored.
+    epoch: Option<GroupEpoch>,
+    parked: HashMap<Ticket, Parked>,
+    next_ticket: u64,
+    staged: Staged,
+    underway: Option<Underway>,
+    work: Option<BoxFuture<'static, Finished>>,
+    /// A command that waits until nothing is on its way; no other is taken meanwhile.
+    stalled: Option<Command>,
+    wake_at: Option<Instant>,
+}
+
+/// How an actor begins.
+pub(super) enum Start {
+    /// Nothing is stored under the id.
+    Absent,
+    Loaded(GroupEpoch, Box<StoredGroup>),
+    /// To be loaded.
+    Unknown,
+}
+
+impl Actor {
+    pub(super) fn new(id: GroupId, shared: Arc<Shared>, commands: mpsc::Receiver<Command>, start: Start) -> Self {
+        let settings = shared.settings.clone();
+        let (group, epoch) = match start {
+            Start::Absent => (Some(Group::absent(id.clone(), settings)), None),
+            Start::Loaded(epoch, stored) => {
+                (Some(Group::restore(id.clone(), settings, *stored, shared.now())), Some(epoch))
+            }
+            Start::Unknown => (None, None),
+        };
+        let mut actor = Self {
+            id,
+            shared,
+            commands,
+            group,
+            unavailable: CoordinatorError::Loading,
+            pause: FIRST_PAUSE,
+            epoch,
+            parked: HashMap::new(),
+            next_ticket: 0,
+            staged: Staged::default(),
+            underway: None,
+            work: None,
+            stalled: None,
+            wake_at: None,
+        };
+        match actor.group {
+            Some(_) => actor.arm_timer(),
+            None => actor.load(),
+        }
+        actor
+    }
+
+    pub(super) async fn run(mut self) {
+        let stopping = self.shared.tasks.stopping().clone();
+        let mut ends = false;
+        loop {
+            if self.work.is_none() && self.staged.is_empty() {
+                if let Some(command) = self.stalled.take() {
+                    self.take(command);
+                    continue;
+                }
+                if self.has_nothing_left() {
+                    if self.shared.retire(&self.id, &self.commands) {
+                        return;
+                    }
+                    self.wake_at = Some(Instant::now() + LINGER);
+                }
+            }
+            if ends && self.commands.is_empty() && (self.work.is_none() || self.group.is_none()) {
+                return;
+            }
+            if self.work.is_none() && !self.staged.is_empty() {
+                self.write();
+            }
+            let at_rest = self.work.is_none();
+            let accepts = self.stalled.is_none()
+                && self.staged.offsets.len() < STAGED_OFFSETS
+                && self.staged.answers.len() < STAGED_ANSWERS;
+            tokio::select! {
+                biased;
+                finished = finish(&mut self.work), if self.work.is_some() => {
+                    self.work = None;
+                    self.go_on(finished);
+                }
+                () = stopping.cancelled(), if !ends => ends = true,
+                () = until(self.wake_at), if at_rest && self.wake_at.is_some() => self.time_passes(),
+                command = self.commands.recv(), if accepts => match command {
+                    Some(command) if command.needs_rest() && self.group.is_some() => self.stalled = Some(command),
+                    Some(command) => self.take(command),
+                    None => ends = true,
+                },
+            }
+        }
+    }
+
+    /// The group does not exist and nobody waits for it.
+    fn has_nothing_left(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| !group.exists()) && self.parked.is_empty()
+    }
+
+    fn take(&mut self, command: Command) {
+        let Some(group) = &mut self.group else { return command.refuse(self.unavailable) };
+        let now = self.shared.now();
+        let rests = command.needs_rest();
+        match command {
+            Command::Heartbeat(beat, reply) => {
+                let answer = group.handle_heartbeat(&beat.member_id, beat.instance_id.as_ref(), beat.generation, now);
+                give(reply, answer.map_err(CoordinatorError::Group));
+            }
+            Command::Commit(request, reply) => match group.handle_commit(*request, now) {
+                Err(refused) => give(reply, Err(CoordinatorError::Group(refused))),
+                Ok(outcome) if outcome.changes.is_empty() => give(reply, Ok(outcome.results)),
+                Ok(outcome) => {
+                    for (at, offset) in outcome.changes {
+                        self.staged.offsets.insert(at, Some(offset));
+                    }
+                    self.staged.answers.push(Box::new(move || give(reply, Ok(outcome.results))));
+                }
+            },
+            Command::Fetch(fetch, reply) => {
+                let offsets = group.offsets();
+                let found = match fetch.partitions {
+                    Some(partitions) => partitions.into_iter().map(|at| (at, offsets.get(at).cloned())).collect(),
+                    None => offsets.iter().map(|(at, offset)| (at, Some(offset.clone()))).collect(),
+                };
+                give(reply, Ok(found));
+            }
+            Command::Describe(reply) => give(reply, Ok(group.describe())),
+            Command::Overview(reply) => give(reply, Ok(group.overview())),
+            Command::Join(request, reply) => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.parked.insert(ticket, Parked::Join(reply));
+                group.handle_join(*request, ticket, now);
+            }
+            Command::Sync(request, reply) => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.parked.insert(ticket, Parked::Sync(reply));
+                group.handle_sync(*request, ticket, now);
+            }
+            Command::Leave(request, reply) => {
+                let results = group.handle_leave(&request, now);
+                self.staged.answers.push(Box::new(move || give(reply, Ok(results))));
+            }
+            Command::DeleteOffsets(partitions, reply) => self.delete_offsets(partitions, reply),
+            Command::Delete(reply) => match group.check_delete() {
+                Err(refused) => give(reply, Err(CoordinatorError::Group(refused))),
+                Ok(()) => {
+                    self.staged.delete = true;
+                    self.staged.answers.push(Box::new(move || give(reply, Ok(()))));
+                }
+            },
+            Command::TopicDeleted(topic, reply) => self.forget_topic(topic, reply),
+            Command::Expire(reply) => self.expire(reply),
+        }
+        self.stage_output();
+        if rests {
+            self.arm_timer();
+        }
+    }
+
+    fn delete_offsets(&mut self, partitions: Vec<(TopicName, TopicPartition)>, reply: Reply<Results>) {
+        let Some(group) = &self.group else { return };
+        if let Err(refused) = group.check_delete_offsets() {
+            return give(reply, Err(CoordinatorError::Group(refused)));
+        }
+        let mut results = Vec::with_capacity(partitions.len());
+        for (name, at) in partitions {
+            let result = group.check_delete_offsets_of(name.as_str());
+            if result.is_ok() && group.offsets().get(at).is_some() {
+                self.staged.offsets.insert(at, None);
+            }
+            results.push(result);
+        }
+        self.staged.answers.push(Box::new(move || give(reply, Ok(results))));
+    }
+
+    fn forget_topic(&mut self, topic: TopicId, reply: Reply<()>) {
+        let Some(group) = &self.group else { return };
+        for at in group.offsets().of_topic(topic) {
+            self.staged.offsets.insert(at, None);
+        }
+        self.staged.answers.push(Box::new(move || give(reply, Ok(()))));
+    }
+
+    fn expire(&mut self, reply: Reply<()>) {
+        let Some(group) = &self.group else { return };
+        let topics = &self.shared.topics;
+        let expiry = group.expired(self.shared.now(), &|id| topics.name_of(id).map(|name| name.to_string()));
+        if expiry.group {
+            info!(group = %self.id, "group has expired");
+            self.staged.delete = true;
+        } else if !expiry.offsets.is_empty() {
+            debug!(group = %self.id, offsets = expiry.offsets.len(), "offsets have expired");
+            self.staged.offsets.extend(expiry.offsets.into_iter().map(|at| (at, None)));
+        }
+        self.staged.answers.push(Box::new(move || give(reply, Ok(()))));
+    }
+
+    /// Answers what can be answered at once; the rest waits for the write that the group asks for.
+    fn stage_output(&mut self) {
+        let Some(group) = &mut self.group else { return };
+        let output = group.take_output();
+        if output.record.is_some() {
+            self.staged.record = output.record;
+        }
+        for (ticket, answer) in output.answers {
+            let deliver: Deliver = match (self.parked.remove(&ticket), answer) {
+                (Some(Parked::Join(reply)), Answer::Join(answer)) => Box::new(move || give(reply, Ok(answer))),
+                (Some(Parked::Sync(reply)), Answer::Sync(answer)) => Box::new(move || give(reply, Ok(answer))),
+                (parked, answer) => {
+                    let kind = parked.map(|parked| match parked {
+                        Parked::Join(_) => "join",
+                        Parked::Sync(_) => "sync",
+                    });
+                    error!(group = %self.id, ?ticket, ?answer, ?kind, "an answer fits no parked request");
+                    continue;
+                }
+            };
+            self.staged.answers.push(deliver);
+        }
+        if self.staged.is_empty() {
+            self.staged.answers.drain(..).for_each(|deliver| deliver());
+        }
+    }
+
+    fn write(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        let (store, id, expected) = (self.shared.store.clone(), self.id.clone(), self.epoch);
+        self.work = Some(match (staged.delete, expected) {
+            (true, Some(expected)) => Box::pin(async move { Finished::Deleted(store.delete(&id, expected).await) }),
+            // A group that is not stored has nothing to delete.
+            (true, None) => Box::pin(async { Finished::Deleted(Ok(())) }),
+            (false, expected) => {
+                let offsets = staged.offsets.iter().map(|(at, offset)| (*at, offset.clone())).collect();
+                let write = GroupWrite { expected, record: staged.record, offsets };
+                Box::pin(async move { Finished::Written(store.write(&id, write).await) })
+            }
+        });
+        self.underway = Some(Underway { offsets: staged.offsets, answers: staged.answers });
+    }
+
+    fn go_on(&mut self, finished: Finished) {
+        match finished {
+            Finished::Written(Ok(epoch)) => {
+                self.epoch = Some(epoch);
+                self.apply_underway();
+            }
+            Finished::Deleted(Ok(())) => {
+                if let Some(group) = &self.group {
+                    for (at, _) in group.offsets().iter() {
+                        self.shared.mirror.note(&self.id, at, None);
+                    }
+                }
+                self.group = Some(Group::absent(self.id.clone(), self.shared.settings.clone()));
+                self.epoch = None;
+                self.wake_at = None;
+                self.apply_underway();
+            }
+            Finished::Written(Err(error)) | Finished::Deleted(Err(error)) => {
+                warn!(group = %self.id, %error, "a group could not be stored; it is loaded again");
+                self.drop_group();
+            }
+            Finished::Loaded(Ok(Loaded::Unreadable(reason))) => {
+                error!(group = %self.id, reason, "what is stored of a group can't be read");
+                self.load_later();
+            }
+            Finished::Loaded(Err(error)) => {
+                debug!(group = %self.id, %error, "a group can't be loaded; retrying");
+                self.load_later();
+            }
+            Finished::Loaded(Ok(loaded)) => {
+                let settings = self.shared.settings.clone();
+                let (group, epoch) = match loaded {
+                    Loaded::Group(epoch, stored) => {
+                        (Group::restore(self.id.clone(), settings, *stored, self.shared.now()), Some(epoch))
+                    }
+                    Loaded::Nothing | Loaded::Unreadable(_) => (Group::absent(self.id.clone(), settings), None),
+                };
+                self.group = Some(group);
+                self.epoch = epoch;
+                self.unavailable = CoordinatorError::Loading;
+                self.pause = FIRST_PAUSE;
+                self.arm_timer();
+            }
+            Finished::Paused => self.load(),
+        }
+    }
+
+    fn apply_underway(&mut self) {
+        let Some(underway) = self.underway.take() else { return };
+        if let Some(group) = &mut self.group {
+            for (at, offset) in underway.offsets {
+                self.shared.mirror.note(&self.id, at, offset.as_ref().map(|offset| offset.offset));
+                group.apply(at, offset);
+            }
+        }
+        underway.answers.into_iter().for_each(|deliver| deliver());
+    }
+
+    /// Forgets the group. Requests that wait for it find their channel closed, which is an answer too.
+    fn drop_group(&mut self) {
+        self.group = None;
+        self.epoch = None;
+        self.parked.clear();
+        self.staged = Staged::default();
+        self.underway = None;
+        self.wake_at = None;
+        if let Some(command) = self.stalled.take() {
+            command.refuse(CoordinatorError::NotAvailable);
+        }
+        self.load();
+    }
+
+    fn load(&mut self) {
+        let (store, id) = (self.shared.store.clone(), self.id.clone());
+        self.work = Some(Box::pin(async move {
+            let loaded = store.load(std::slice::from_ref(&id)).await;
+            Finished::Loaded(loaded.map(|loaded| loaded.into_iter().next().unwrap_or(Loaded::Nothing)))
+        }));
+    }
+
+    fn load_later(&mut self) {
+        self.unavailable = CoordinatorError::NotAvailable;
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        self.work = Some(Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            Finished::Paused
+        }));
+    }
+
+    fn time_passes(&mut self) {
+        if let Some(group) = &mut self.group {
+            group.handle_timeout(self.shared.now());
+            self.stage_output();
+        }
+        self.arm_timer();
+    }
+
+    /// Sessions that are renewed only move later, so heartbeats leave the timer alone: it fires early and is set anew.
+    fn arm_timer(&mut self) {
+        let deadline = self.group.as_ref().and_then(Group::poll_timeout);
+        self.wake_at = deadline.map(|deadline| self.shared.instant(deadline));
+    }
+}
+
+async fn finish(work: &mut Option<BoxFuture<'static, Finished>>) -> Finished {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(wake_at: Option<Instant>) {
+    match wake_at {
+        Some(wake_at) => sleep_until(wake_at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A channel that was closed without an answer: the group was dropped, or the broker stops.
+pub(super) fn answered<T>(
+    received: Result<Result<T, CoordinatorError>, oneshot::error::RecvError>,
+) -> Result<T, CoordinatorError> {
+    received.unwrap_or(Err(CoordinatorError::NotAvailable))
+}
+
+impl From<GroupError> for CoordinatorError {
+    fn from(error: GroupError) -> Self {
+        CoordinatorError::Group(error)
+    }
+}
