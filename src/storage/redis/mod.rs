@@ -2,6 +2,9 @@
 
 pub mod client;
 pub mod embedded;
+pub mod groups;
 pub mod keys;
 mod scripts;
 pub mod server;
+#[cfg(test)]
+pub(crate) mod testing;

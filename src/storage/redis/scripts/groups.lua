@@ -1,0 +1,139 @@
+#!lua name=weir_groups
+
+-- Groups and their offsets. KEYS: the group's hash, its offsets' hash (one slot). Nothing is written unless the group is in the
+-- epoch that the caller expects. All may write when memory has run out: a group that can't commit reads everything again.
+
+local CHUNK = 1000
+
+-- Calls `command key` with args[first] to args[last], in pieces that fit Lua's stack.
+local function in_chunks(command, key, args, first, last)
+  for from = first, last, CHUNK do
+    redis.call(command, key, unpack(args, from, math.min(from + CHUNK - 1, last)))
+  end
+end
+
+-- ARGS: expected epoch ('' = must not exist); how many values of the group's hash follow ('' = leave it), name and value in
+-- turn; how many values of offsets follow, name and value in turn; the names of offsets to remove.
+-- Returns {1, epoch} or, when another epoch is stored, {0, that epoch}.
+local function write(keys, args)
+  local stored = redis.call('HGET', keys[1], 'epoch') or ''
+  if stored ~= args[1] then
+    return { 0, stored }
+  end
+  local at = 3
+  local fields = tonumber(args[2])
+  if fields then
+    at = at + fields
+  elseif stored == '' then
+    return redis.error_reply('a group is created by what it holds')
+  end
+  local set = tonumber(args[at])
+  in_chunks('HSET', keys[2], args, at + 1, at + set)
+  in_chunks('HDEL', keys[2], args, at + set + 1, #args)
+  if not fields then
+    return { 1, stored }
+  end
+  local epoch
+  if stored == '' then
+    -- From the clock, so that it differs from those of a deleted group of the same name.
+    local time = redis.call('TIME')
+    epoch = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+    -- What a group of the same name may have left, were it deleted by hand.
+    if set == 0 then
+      redis.call('UNLINK', keys[2])
+    end
+  else
+    epoch = string.format('%.0f', tonumber(stored) + 1)
+  end
+  redis.call('DEL', keys[1])
+  redis.call('HSET', keys[1], 'epoch', epoch)
+  in_chunks('HSET', keys[1], args, 3, 2 + fields)
+  return { 1, epoch }
+end
+
+-- ARGS: expected epoch. Returns as `write` does.
+local function delete(keys, args)
+  local stored = redis.call('HGET', keys[1], 'epoch') or ''
+  if stored ~= args[1] then
+    return { 0, stored }
+  end
+  redis.call('UNLINK', keys[1], keys[2])
+  return { 1, stored }
+end
+
+local function halves(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- The first entry at or after an ID, as the halves of its ID.
+local function entry_from(stream, id)
+  local entry = redis.call('XRANGE', stream, id, '+', 'COUNT', 1)[1]
+  if entry then
+    return halves(entry[1])
+  end
+end
+
+-- The ID of the last entry whose right half (its last offset) is at most `offset`, or '0-0'. The left halves never decrease, so
+-- this bisects over them, by interpolation and by halves in turn.
+local function find(stream, offset, last_ms, last_offset)
+  if offset >= last_offset then
+    return string.format('%.0f-%.0f', last_ms, last_offset)
+  end
+  local low_ms, low_offset = entry_from(stream, '-')
+  if offset < low_offset then
+    return '0-0'
+  end
+  local high_ms, high_offset = last_ms, last_offset
+  -- An entry at low_ms is at most `offset`; the first at high_ms + 1 is above it.
+  for round = 1, 128 do
+    if low_ms >= high_ms then
+      break
+    end
+    local middle
+    if round % 2 == 1 and high_offset > low_offset then
+      middle = low_ms + math.floor((high_ms - low_ms) * (offset - low_offset) / (high_offset - low_offset))
+      middle = math.min(math.max(middle, low_ms + 1), high_ms)
+    else
+      middle = low_ms + math.ceil((high_ms - low_ms) / 2)
+    end
+    local ms, first = entry_from(stream, string.format('%.0f-0', middle))
+    if first <= offset then
+      low_ms, low_offset = ms, first
+    else
+      high_ms, high_offset = middle - 1, first
+    end
+  end
+  local found = redis.call('XREVRANGE', stream, string.format('%.0f-%.0f', low_ms, offset), '-', 'COUNT', 1)[1]
+  return found and found[1] or '0-0'
+end
+
+-- KEYS: a stream. ARGS: group; committed offset ('' = take the group away). Shows the offset in a native consumer group.
+-- Never creates the stream. Returns 1 if it did something.
+local function mirror(keys, args)
+  local stream, group = keys[1], args[1]
+  if redis.call('TYPE', stream).ok ~= 'stream' then
+    return 0
+  end
+  if args[2] == '' then
+    return redis.call('XGROUP', 'DESTROY', stream, group)
+  end
+  local committed = tonumber(args[2])
+  local id, read = '0-0', 0
+  local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  if last then
+    local last_ms, last_offset = halves(last[1])
+    read = math.max(0, math.min(committed, last_offset + 1))
+    id = find(stream, committed - 1, last_ms, last_offset)
+  end
+  local entries_read = string.format('%.0f', read)
+  local moved = redis.pcall('XGROUP', 'SETID', stream, group, id, 'ENTRIESREAD', entries_read)
+  if moved.err then
+    redis.call('XGROUP', 'CREATE', stream, group, id, 'ENTRIESREAD', entries_read)
+  end
+  return 1
+end
+
+redis.register_function { function_name = 'weir_group_write_v1', callback = write, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_group_delete_v1', callback = delete, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_group_mirror_v1', callback = mirror, flags = { 'allow-oom' } }

@@ -1,0 +1,102 @@
+//! A Redis server of one's own, for tests: on a Unix socket in a folder that goes away with it.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    client::{Client, Options},
+    keys::Keyspace,
+};
+
+pub(crate) struct TestRedis {
+    server: Child,
+    folder: TempDir,
+}
+
+impl TestRedis {
+    /// Starts a server that keeps nothing on disk, and waits until it answers.
+    pub(crate) async fn start() -> Self {
+        let folder = TempDir::new().expect("a temporary folder can be made");
+        let server = spawn(&folder);
+        let this = Self { server, folder };
+        this.wait_until_ready().await;
+        this
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    pub(crate) fn keyspace(&self) -> Keyspace {
+        Keyspace::new("korvet").expect("a legal keyspace")
+    }
+
+    /// The broker's own client.
+    pub(crate) async fn client(&self) -> Arc<Client> {
+        Client::connect(self.options()).await.expect("the server is up")
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            url: self.url(),
+            keyspace: self.keyspace(),
+            pool_size: 4,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// A bare connection, to look at what is there and to meddle with it.
+    pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).expect("a legal URL");
+        client.get_multiplexed_async_connection().await.expect("the server is up")
+    }
+
+    /// Kills the server.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
+    async fn wait_until_ready(&self) {
+        let client = redis::Client::open(self.url()).expect("a legal URL");
+        let ready = async {
+            loop {
+                if let Ok(mut connection) = client.get_multiplexed_async_connection().await
+                    && redis::cmd("PING").exec_async(&mut connection).await.is_ok()
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ready).await.expect("redis-server answers within 20 s");
+    }
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(folder: &TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "redis.sock", "--dir"])
+        .arg(folder.path())
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed (make test installs it)")
+}
