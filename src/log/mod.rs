@@ -1,5 +1,271 @@
 //! A partition as Kafka sees it: append, fetch plan, retention, waiters, tail cache; and the port to its storage.
 
 pub mod config;
+mod fetch;
+#[cfg(test)]
+mod memory_store;
+mod partition;
 pub mod producer_ids;
+mod queue;
+pub mod session;
 pub mod store;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod waiters;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+pub use fetch::{Divergence, FetchError, FetchLimits, Fetched, FetchedPartition, Wanted};
+pub use partition::{Bounds, Partition, Pending};
+pub use queue::GroupLimits;
+
+use self::{
+    store::{AppendRefusal, LogState, LogStore, ProducerState, Retention, StoreError, TimestampedOffset},
+    tail::TailCache,
+};
+use crate::{
+    clock::Clock,
+    model::{PartitionId, TopicId, TopicName},
+    tasks::Tasks,
+};
+
+/// Bounds of the log's memory and work.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of recently appended batches kept for consumers at the tail, all partitions together.
+    pub tail_cache_bytes: usize,
+    /// Bytes of batches that fetches may hold for their answers, all together.
+    pub fetch_bytes: usize,
+    /// Bytes of batches that may wait for the storage, all partitions together.
+    pub append_bytes: usize,
+    /// What goes to the storage in one step.
+    pub group: GroupLimits,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tail_cache_bytes: 64 << 20,
+            fetch_bytes: 64 << 20,
+            append_bytes: 64 << 20,
+            group: GroupLimits::default(),
+            producer_id_expiration_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+/// What all partitions share.
+struct Shared {
+    store: Arc<dyn LogStore>,
+    clock: Clock,
+    tasks: Tasks,
+    options: Options,
+    tail: TailCache,
+    fetch_memory: Arc<Semaphore>,
+    append_memory: Arc<Semaphore>,
+}
+
+/// Where a batch landed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendedAt {
+    pub base_offset: i64,
+    /// -1 unless the topic has LogAppendTime.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: i64,
+}
+
+/// Why a batch is not known to be in the log.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AppendError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{refusal}")]
+    Refused { refusal: AppendRefusal, log_start_offset: i64 },
+    /// The batch was taken back before it went to the storage.
+    #[error("the storage did not take the batch in time")]
+    NotSentInTime,
+    /// The batch is with the storage; it may land yet.
+    #[error("the storage did not answer in time")]
+    NotAnsweredInTime,
+    /// The broker stopped under the batch.
+    #[error("the append was abandoned")]
+    Abandoned,
+}
+
+/// The partitions that this broker has to do with.
+pub struct Log {
+    shared: Arc<Shared>,
+    partitions: RwLock<Registry>,
+}
+
+#[derive(Default)]
+struct Registry {
+    by_topic: HashMap<TopicId, Topic>,
+    /// The incarnations of a name; mostly one.
+    by_name: HashMap<TopicName, Vec<TopicId>>,
+}
+
+struct Topic {
+    name: TopicName,
+    partitions: HashMap<i32, Arc<Partition>>,
+}
+
+impl Log {
+    pub fn new(store: Arc<dyn LogStore>, clock: Clock, tasks: Tasks, options: Options) -> Self {
+        let permits = |bytes: usize| Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        let shared = Shared {
+            store,
+            clock,
+            tasks,
+            tail: TailCache::new(options.tail_cache_bytes),
+            fetch_memory: permits(options.fetch_bytes),
+            append_memory: permits(options.append_bytes),
+            options,
+        };
+        Self { shared: Arc::new(shared), partitions: RwLock::default() }
+    }
+
+    /// The partition, which the catalog says exists. Reads nothing yet.
+    pub fn partition(&self, topic: &TopicName, topic_id: TopicId, index: i32) -> Arc<Partition> {
+        if let Some(known) = self.partitions.read().find(topic_id, index) {
+            return known;
+        }
+        let mut registry = self.partitions.write();
+        if let Some(known) = registry.find(topic_id, index) {
+            return known;
+        }
+        let id = PartitionId { topic: topic.clone(), topic_id, index };
+        let partition = Arc::new(Partition::new(id, self.shared.clone()));
+        if !registry.by_topic.contains_key(&topic_id) {
+            registry.by_name.entry(topic.clone()).or_default().push(topic_id);
+        }
+        registry
+            .by_topic
+            .entry(topic_id)
+            .or_insert_with(|| Topic { name: topic.clone(), partitions: HashMap::new() })
+            .partitions
+            .insert(index, partition.clone());
+        partition
+    }
+
+    /// The topic was deleted: whoever waits for its partitions is answered, and their memory is freed.
+    pub fn forget(&self, topic_id: TopicId) {
+        let removed = {
+            let mut registry = self.partitions.write();
+            let Some(topic) = registry.by_topic.remove(&topic_id) else { return };
+            if let Some(ids) = registry.by_name.get_mut(&topic.name) {
+                ids.retain(|id| *id != topic_id);
+                if ids.is_empty() {
+                    registry.by_name.remove(&topic.name);
+                }
+            }
+            topic
+        };
+        for partition in removed.partitions.values() {
+            partition.mark_deleted();
+        }
+    }
+
+    /// Somebody else changed the log of a partition.
+    pub fn changed(&self, topic: &str, index: i32) {
+        let registry = self.partitions.read();
+        for id in registry.by_name.get(topic).into_iter().flatten() {
+            if let Some(partition) = registry.find(*id, index) {
+                partition.doubt();
+            }
+        }
+    }
+
+    /// Changes of others may have been missed: what is known of every partition is in doubt, and nothing is cached.
+    pub fn everything_changed(&self) {
+        self.shared.tail.clear();
+        let registry = self.partitions.read();
+        for partition in registry.by_topic.values().flat_map(|topic| topic.partitions.values()) {
+            partition.doubt_everything();
+        }
+    }
+
+    /// Memory for a batch that is about to wait for the storage.
+    ///
+    /// # Errors
+    /// [`AppendError::NotSentInTime`] when there is none until `deadline`.
+    pub async fn admit_append(&self, bytes: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, AppendError> {
+        let most = self.shared.options.append_bytes.min(Semaphore::MAX_PERMITS);
+        let wanted = u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
+        let memory = self.shared.append_memory.clone();
+        match memory.clone().try_acquire_many_owned(wanted) {
+            Ok(held) => Ok(held),
+            Err(_) => tokio::time::timeout_at(deadline, memory.acquire_many_owned(wanted))
+                .await
+                .map_err(|_| AppendError::NotSentInTime)?
+                .map_err(|_| AppendError::Abandoned),
+        }
+    }
+
+    /// The first record at or after the log start whose timestamp is at least `timestamp`.
+    pub async fn find_timestamp(
+        &self,
+        partition: &Partition,
+        timestamp: i64,
+    ) -> Result<Option<TimestampedOffset>, StoreError> {
+        self.shared.store.find_timestamp(partition.id(), timestamp).await
+    }
+
+    /// The first record with the largest timestamp.
+    pub async fn find_max_timestamp(&self, partition: &Partition) -> Result<Option<TimestampedOffset>, StoreError> {
+        self.shared.store.find_max_timestamp(partition.id()).await
+    }
+
+    /// Removes what is below `before_offset`. Returns the log start after it.
+    pub async fn delete_records(&self, partition: &Partition, before_offset: i64) -> Result<i64, StoreError> {
+        let log_start_offset = self.shared.store.delete_records(partition.id(), before_offset).await?;
+        partition.take_log_start(log_start_offset);
+        Ok(log_start_offset)
+    }
+
+    /// The retention check of one partition; `known` only if it is loaded.
+    pub async fn retain(&self, id: &PartitionId, retention: Retention) -> Result<LogState, StoreError> {
+        let state = self.shared.store.retain(id, retention).await?;
+        let known = self.partitions.read().find(id.topic_id, id.index);
+        if let Some(partition) = known {
+            partition.take_state(state.clone());
+        }
+        Ok(state)
+    }
+
+    pub async fn producers(&self, partition: &Partition) -> Result<Vec<ProducerState>, StoreError> {
+        self.shared.store.producers(partition.id()).await
+    }
+
+    /// Bytes that the tail cache holds.
+    pub fn tail_cache_bytes(&self) -> usize {
+        self.shared.tail.bytes()
+    }
+
+    fn fetch_permits(&self) -> usize {
+        self.shared.options.fetch_bytes.min(Semaphore::MAX_PERMITS)
+    }
+}
+
+impl Registry {
+    fn find(&self, topic_id: TopicId, index: i32) -> Option<Arc<Partition>> {
+        self.by_topic.get(&topic_id)?.partitions.get(&index).cloned()
+    }
+}
+
+/// The longest that anything waits where a client asks for longer; keeps deadlines within what a clock can hold.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `wait` from now.
+pub fn deadline_in(wait: Duration) -> Instant {
+    Instant::now() + wait.min(LONGEST_WAIT)
+}
