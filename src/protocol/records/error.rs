@@ -1,12 +1,9 @@
-use std::fmt;
-
-use super::header::HEADER_LENGTH;
-
 /// Why a batch from a client is refused. Each variant names the error code that Kafka 4.3.1 answers with.
 ///
-/// Kafka sends an error message with a rejection only for [`InvalidBatch::Rejected`] (its `Display`), together with
-/// the `record_errors`; and it sends the log start offset for all but CORRUPT_MESSAGE, MESSAGE_TOO_LARGE
-/// and what [`super::single_batch`] refuses.
+/// What else is in Kafka's answer (asked of a running one): the log start offset, but for CORRUPT_MESSAGE,
+/// MESSAGE_TOO_LARGE and what [`super::single_batch`] refuses; an error message with [`InvalidBatch::Rejected`] alone,
+/// together with the `record_errors`. `UnknownMagic` and `TooShort`, though, fail the whole request: every
+/// partition of it gets CORRUPT_MESSAGE and the variant's `Display` as its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBatch {
     /// INVALID_RECORD: no bytes, or not one whole batch.
@@ -19,10 +16,10 @@ pub enum InvalidBatch {
     #[error("record batches of magic {0} are not supported, only of magic 2")]
     OldMagic(i8),
     /// CORRUPT_MESSAGE: neither v0, v1 nor v2.
-    #[error("invalid magic {0} in a record batch")]
+    #[error("Invalid magic found in record: {0}")]
     UnknownMagic(i8),
     /// CORRUPT_MESSAGE.
-    #[error("record batch of length {0}, below the {HEADER_LENGTH} bytes of its header")]
+    #[error("Record size {0} is less than the minimum record overhead ({minimum})", minimum = minimum_length(*.0))]
     TooShort(i64),
     /// CORRUPT_MESSAGE.
     #[error("record batch is corrupt (stored crc = {stored}, computed crc = {computed})")]
@@ -65,7 +62,7 @@ pub enum InvalidBatch {
     #[error("record {index} of the batch can't be read: {cause}")]
     Malformed { index: i32, cause: MalformedRecords },
     /// INVALID_TIMESTAMP or INVALID_RECORD (see [`RejectedRecords::any_timestamp`]), with `record_errors`.
-    #[error("{0}")]
+    #[error("{} records have been rejected", .0.total)]
     Rejected(RejectedRecords),
 }
 
@@ -109,38 +106,57 @@ pub struct RejectedRecords {
 impl RejectedRecords {
     /// Kafka lists them all; this bounds what an answer to a small compressed batch can take.
     pub const MAX_LISTED: usize = 1_000;
-}
 
-impl fmt::Display for RejectedRecords {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Kafka's error message for the partition.
+    pub fn message(&self, topic: &str, partition: i32) -> String {
         const SHOWN: usize = 3;
         if self.any_timestamp {
-            return f.write_str("One or more records have been rejected due to invalid timestamp");
+            return "One or more records have been rejected due to invalid timestamp".to_owned();
         }
-        write!(
-            f,
-            "One or more records have been rejected due to {} record errors in total, and only showing the first three errors at most: [",
-            self.total
-        )?;
-        for (position, record) in self.records.iter().take(SHOWN).enumerate() {
-            let separator = if position == 0 { "" } else { ", " };
-            write!(f, "{separator}RecordError(batchIndex={}, message='{}')", record.index, record.fault)?;
-        }
-        f.write_str("]")
+        let shown: Vec<String> = self
+            .records
+            .iter()
+            .take(SHOWN)
+            .map(|record| {
+                format!("RecordError(batchIndex={}, message='{}')", record.index, record.message(topic, partition))
+            })
+            .collect();
+        format!(
+            "One or more records have been rejected due to {} record errors in total, and only showing the first three errors at most: [{}]",
+            self.total,
+            shown.join(", ")
+        )
     }
 }
 
-/// One entry of Produce's `record_errors`: `index` is `batch_index`, the `Display` of `fault` the message.
+/// One entry of Produce's `record_errors`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RejectedRecord {
-    /// Position in the batch, from 0.
+    /// `batch_index`: the record's position in the batch, from 0.
     pub index: i32,
     pub fault: RecordFault,
 }
 
+impl RejectedRecord {
+    /// Kafka's `batch_index_error_message`.
+    pub fn message(&self, topic: &str, partition: i32) -> String {
+        match self.fault {
+            RecordFault::MissingKey => {
+                format!("Compacted topic cannot accept message without key in topic partition {topic}-{partition}")
+            }
+            RecordFault::TimestampOutOfRange { timestamp, offset, earliest, latest } => format!(
+                "Timestamp {timestamp} of message with offset {offset} is out of range. The timestamp should be within [{earliest}, {latest}]"
+            ),
+            RecordFault::LogAppendTimeFromProducer { timestamp, offset } => format!(
+                "Invalid timestamp type in message with offset {offset} and timestamp {timestamp}. Producer should not set timestamp type to LogAppendTime."
+            ),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordFault {
-    /// INVALID_RECORD.
+    /// INVALID_RECORD: a compacted topic needs keys.
     MissingKey,
     /// INVALID_TIMESTAMP; all in milliseconds, both bounds inclusive.
     TimestampOutOfRange { timestamp: i64, offset: i64, earliest: i64, latest: i64 },
@@ -148,18 +164,9 @@ pub enum RecordFault {
     LogAppendTimeFromProducer { timestamp: i64, offset: i64 },
 }
 
-impl fmt::Display for RecordFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RecordFault::MissingKey => f.write_str("Compacted topic cannot accept message without key."),
-            RecordFault::TimestampOutOfRange { timestamp, offset, earliest, latest } => write!(
-                f,
-                "Timestamp {timestamp} of message with offset {offset} is out of range. The timestamp should be within [{earliest}, {latest}]"
-            ),
-            RecordFault::LogAppendTimeFromProducer { timestamp, offset } => write!(
-                f,
-                "Invalid timestamp type in message with offset {offset} and timestamp {timestamp}. Producer should not set timestamp type to LogAppendTime."
-            ),
-        }
-    }
+/// Kafka looks at the length twice: for any format, then for that of v2.
+fn minimum_length(length: i64) -> i64 {
+    const ANY_FORMAT: i64 = 14;
+    const V2: i64 = 49;
+    if length < ANY_FORMAT { ANY_FORMAT } else { V2 }
 }

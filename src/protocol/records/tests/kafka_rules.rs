@@ -215,10 +215,10 @@ fn compacted_topics_need_keys_and_every_record_without_one_is_named() {
         assert_eq!(rejected.total, 2);
         assert!(!rejected.any_timestamp);
         assert_eq!(
-            rejected.to_string(),
+            rejected.message("t", 0),
             "One or more records have been rejected due to 2 record errors in total, and only showing the first three errors at most: \
-             [RecordError(batchIndex=1, message='Compacted topic cannot accept message without key.'), \
-             RecordError(batchIndex=4, message='Compacted topic cannot accept message without key.')]"
+             [RecordError(batchIndex=1, message='Compacted topic cannot accept message without key in topic partition t-0'), \
+             RecordError(batchIndex=4, message='Compacted topic cannot accept message without key in topic partition t-0')]"
         );
     }
 }
@@ -245,7 +245,7 @@ fn timestamps_outside_of_the_bounds_are_named() {
             ]
         );
         assert!(rejected.any_timestamp);
-        assert_eq!(rejected.to_string(), "One or more records have been rejected due to invalid timestamp");
+        assert_eq!(rejected.message("t", 0), "One or more records have been rejected due to invalid timestamp");
         let append_time = ValidationLimits { timestamp_type: TimestampType::LogAppendTime, ..limits.clone() };
         assert!(check(build(with_codec(codec), &records), &append_time).is_ok());
     }
