@@ -1,9 +1,9 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
 
-use std::{io, io::Write, str::FromStr, sync::Arc, time::Duration};
+use std::{io, io::Write, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,6 +28,7 @@ use crate::{
         http::{self, Probe},
         metrics::{ApiRow, Figures},
     },
+    topics::{configs::Layers, settings::BrokerSettings},
 };
 
 /// Why the broker did not start, in one sentence.
@@ -49,6 +50,9 @@ pub enum StartError {
 
 /// How long what was read may take to be answered when the broker stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a request waits for the memory that others hold before its connection is closed.
+const CONGESTION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a broker until `stop`, then drains it. Prints one line on standard output when clients can connect.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
@@ -137,8 +141,8 @@ async fn start(
     tasks: &Tasks,
     foundations: &Tasks,
 ) -> Result<(), StartError> {
-    let configured = config.broker.get("cluster.id").map(String::as_str);
-    let cluster_id = server::cluster_id(client, configured).await?;
+    let settings = BrokerSettings::new(&Layers { fixed: config.settings.broker.clone(), ..Layers::default() });
+    let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
     let bound = config.listeners.iter().map(bind_listener).collect::<Result<Vec<_>, _>>()?;
     let listeners: Vec<handlers::Listener> = config
         .listeners
@@ -154,27 +158,24 @@ async fn start(
         identity: Identity {
             node: config.node,
             cluster_id,
-            rack: config.broker.get("broker.rack").cloned(),
+            rack: settings.broker_rack.clone(),
             listeners: listeners.clone(),
         },
-        limits: RequestLimits {
-            max_bytes: number(config, "socket.request.max.bytes", 104_857_600),
-            max_structured_bytes: 3 << 20,
-        },
+        limits: RequestLimits { max_bytes: settings.socket_request_max_bytes, max_structured_bytes: 3 << 20 },
         metrics: metrics.clone(),
     });
     let shared = Shared {
         service: Arc::new(services),
-        admission: Admission::new(128 << 20, Duration::from_secs(30)),
+        admission: Admission::new(
+            settings.queued_max_request_bytes.unwrap_or(Semaphore::MAX_PERMITS),
+            CONGESTION_PATIENCE,
+        ),
         limits: Limits {
-            queued_replies: 64,
-            idle: Duration::from_millis(number(config, "connections.max.idle.ms", 600_000)),
-            stall: Duration::from_secs(30),
+            queued_replies: settings.weir_connection_queued_replies,
+            idle: Duration::from_millis(settings.connections_max_idle_ms),
+            stall: Duration::from_millis(settings.weir_connection_stall_ms),
         },
-        counts: Arc::new(ConnectionCounts::new(
-            number(config, "max.connections", 10_000),
-            number(config, "max.connections.per.ip", usize::MAX),
-        )),
+        counts: Arc::new(ConnectionCounts::new(settings.max_connections, settings.max_connections_per_ip)),
         metrics: metrics.network.clone(),
         tasks: tasks.clone(),
     };
@@ -263,10 +264,6 @@ fn told_host(listener: &Listener) -> String {
 fn told_address(listener: &handlers::Listener) -> String {
     let handlers::Listener { advertised_host: host, advertised_port: port, .. } = listener;
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn number<T: FromStr>(config: &Config, name: &str, default: T) -> T {
-    config.broker.get(name).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn sized(bytes: u64) -> String {

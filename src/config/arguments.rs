@@ -40,7 +40,7 @@ pub struct Arguments {
     pub http: Option<String>,
 
     /// This broker's id, unique among the brokers on one Redis.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub node_id: Option<String>,
 
     /// A broker setting under Kafka's name, a topic default such as weir.layout=batch, or any other setting.

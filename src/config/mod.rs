@@ -16,7 +16,7 @@ pub use memory::MemoryLimit;
 pub use settings::{SETTINGS, Setting, environment_name};
 pub use sources::{Given, Origin};
 
-use crate::{model::NodeId, storage::redis::keys::Keyspace};
+use crate::{model::NodeId, storage::redis::keys::Keyspace, topics::settings::StaticSettings};
 use sources::Sources;
 
 /// What is wrong with the settings, in one sentence that names the setting and the remedy.
@@ -33,6 +33,8 @@ pub enum ConfigError {
     Unknown { name: String, origin: Origin, hint: Option<String> },
     #[error("`{name}` is {value:?} ({origin}): it must be {expected}")]
     Invalid { name: String, value: String, origin: Origin, expected: String },
+    #[error("`{name}` is {value:?} ({origin}): {reason}")]
+    Refused { name: String, value: String, origin: Origin, reason: String },
     #[error("--override {0:?} must be NAME=VALUE, as in --override num.partitions=3")]
     Override(String),
     #[error("{0}")]
@@ -50,10 +52,8 @@ pub struct Config {
     pub keyspace: Keyspace,
     pub metrics_max_series: usize,
     pub log: Log,
-    /// Kafka's broker settings, as given; what is not here has its default.
-    pub broker: BTreeMap<String, String>,
-    /// Defaults for topics by pattern of their names; the first that sets a config wins.
-    pub topics: Vec<TopicDefaults>,
+    /// Kafka's broker settings and the defaults of topics, as given; what is not there has its default.
+    pub settings: StaticSettings,
     sources: Sources,
 }
 
@@ -101,14 +101,6 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-/// One `[[topics]]` of the file.
-#[derive(Clone, Debug)]
-pub struct TopicDefaults {
-    /// `*` stands for any characters, `?` for one.
-    pub pattern: String,
-    pub configs: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -168,15 +160,7 @@ impl Config {
                     filter
                 },
             },
-            broker: sources.broker.iter().map(|(name, given)| (name.clone(), given.text())).collect(),
-            topics: sources
-                .topics
-                .iter()
-                .map(|table| TopicDefaults {
-                    pattern: table.pattern.text(),
-                    configs: table.configs.iter().map(|(name, given)| (name.clone(), given.text())).collect(),
-                })
-                .collect(),
+            settings: broker::settings(&sources)?,
             sources,
         })
     }
@@ -280,3 +264,6 @@ pub fn masked(url: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

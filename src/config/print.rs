@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Config, Given, RedisServer, SETTINGS, masked};
+use super::{Config, Given, Origin, RedisServer, SETTINGS, masked};
+use crate::topics::configs;
+
+const ANY_TEXT: &str = "a String takes any text";
 
 impl Config {
     /// A configuration file that gives this configuration, with the origin of each value. Passwords are masked.
@@ -14,8 +17,12 @@ impl Config {
             line(&mut out, &setting.name, &value, &given.origin);
         }
         out.push_str("\n[broker]\n");
-        for (name, given) in &self.sources.broker {
-            line(&mut out, &quoted(name), &quoted(&given.text()), &given.origin);
+        for definition in configs::broker() {
+            match (self.sources.broker.get(definition.name), definition.default) {
+                (Some(given), _) => line(&mut out, &quoted(definition.name), &quoted(&given.text()), &given.origin),
+                (None, Some(default)) => line(&mut out, &quoted(definition.name), &quoted(default), &Origin::BuiltIn),
+                (None, None) => writeln!(out, "# {} is not set", quoted(definition.name)).expect(ANY_TEXT),
+            }
         }
         for table in &self.sources.topics {
             out.push_str("\n[[topics]]\n");
@@ -38,7 +45,7 @@ impl Config {
 
 fn line(out: &mut String, name: &str, value: &str, origin: &impl std::fmt::Display) {
     let setting = format!("{name} = {value}");
-    writeln!(out, "{setting:<48} # {origin}").expect("a String takes any text");
+    writeln!(out, "{setting:<58} # {origin}").expect(ANY_TEXT);
 }
 
 fn listed(given: &Given) -> String {
@@ -52,7 +59,7 @@ fn quoted(text: &str) -> String {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            c if c.is_control() => write!(out, "\\u{:04X}", u32::from(c)).expect("a String takes any text"),
+            c if c.is_control() => write!(out, "\\u{:04X}", u32::from(c)).expect(ANY_TEXT),
             c => out.push(c),
         }
     }
