@@ -19,6 +19,8 @@ pub struct StoredTopic {
     pub created_ms: i64,
     /// What was set for this topic.
     pub configs: Values,
+    /// Raised by each [`Change::Replace`].
+    pub revision: u64,
 }
 
 /// Whose configs; topics keep theirs themselves.
@@ -53,7 +55,6 @@ pub struct StoredCatalog {
     pub version: u64,
     pub topics: Vec<StoredTopic>,
     pub configs: Vec<(Resource, Values)>,
-    pub unfinished: Vec<Unfinished>,
 }
 
 /// One change of the catalog.
@@ -63,7 +64,8 @@ pub enum Change {
     Create(StoredTopic),
     /// Takes the topic of this name and id away and promises its partitions' removal.
     Delete { name: TopicName, id: TopicId },
-    /// Replaces a topic that is still as it was read; more partitions are promised.
+    /// Replaces a topic whose id and revision are still what they were; `new` has the next revision. More partitions are
+    /// promised.
     Replace { old: StoredTopic, new: StoredTopic },
     /// Replaces a resource's configs that are still as they were read; empty ones are forgotten.
     Configure { resource: Resource, old: Values, new: Values },
@@ -100,7 +102,10 @@ pub trait CatalogStore: Send + Sync + 'static {
     /// Judges each change by itself and makes those that hold, all in one atomic step that raises the version once.
     async fn apply(&self, changes: &[Change]) -> Result<Applied, StoreError>;
 
-    /// Forgets work that is done. For [`Work::Create`], false if it was no longer wanted: the topic was deleted
-    /// meanwhile, and what was made must be removed again.
-    async fn finish(&self, id: TopicId, work: Work) -> Result<bool, StoreError>;
+    /// The work that is not done.
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// Forgets work that is done, unless more of it was promised meanwhile. Returns whether the topic of this id is still
+    /// there: if not, what was made must be removed again.
+    async fn finish(&self, done: &Unfinished) -> Result<bool, StoreError>;
 }

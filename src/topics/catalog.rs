@@ -1,0 +1,485 @@
+//! The catalog: what topics there are. Kept by a [`CatalogStore`], held in memory as a [`Snapshot`].
+//!
+//! A change is made in the store first, in one atomic step, and then in memory; other brokers learn of it by
+//! [`Catalog::refresh`]. Partitions are made after their topic and removed after it: the store remembers that as
+//! unfinished work, which any broker may do again.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::{
+    configs::{self, Values},
+    names,
+    settings::{BrokerSettings, StaticSettings},
+    snapshot::{Fixed, Snapshot, Topic},
+    store::{CatalogStore, Change, Changed, Resource, StoredTopic, Unfinished, Work},
+};
+use crate::{
+    clock::Clock,
+    log::store::{LogStore, StoreError},
+    model::{NodeId, PartitionId, TopicId, TopicName},
+};
+
+/// Changes of one call to the store; more are split.
+const CHANGES_PER_CALL: usize = 500;
+
+/// Partitions that are made or removed at a time.
+const PARTITIONS_AT_A_TIME: usize = 32;
+
+/// How often a change is tried again that somebody else was faster with.
+const ATTEMPTS: usize = 5;
+
+/// What has changed in the catalog, told in the order in which it became visible.
+#[derive(Clone, Debug)]
+pub enum CatalogEvent {
+    Created(Arc<Topic>),
+    /// The topic of this id is gone; one of the same name may be there again.
+    Deleted {
+        name: TopicName,
+        id: TopicId,
+    },
+    /// It has more partitions than before.
+    Grown(Arc<Topic>),
+    /// Its configs in force may be others.
+    ConfigsChanged(Arc<Topic>),
+    /// The broker's settings are others.
+    SettingsChanged,
+}
+
+type Listener = Box<dyn Fn(&CatalogEvent) + Send + Sync>;
+
+/// Why a topic is not created.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CreateError {
+    #[error("{0}")]
+    InvalidName(String),
+    #[error("Topic '{0}' already exists.")]
+    Exists(String),
+    #[error("Number of partitions was set to an invalid non-positive value.")]
+    InvalidPartitions,
+    #[error("Replication factor was set to an invalid non-positive value.")]
+    InvalidReplicationFactor,
+    #[error("{0}")]
+    InvalidConfig(String),
+    #[error("Excessively large number of partitions per request.")]
+    TooManyPartitions,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a topic is not deleted, or has not got more partitions.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ChangeError {
+    #[error("there is no such topic")]
+    Missing,
+    /// Others changed it again and again meanwhile.
+    #[error("the topic is being changed by others")]
+    Contended,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why configs are not changed: the edit's own reason, or the change failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AlterError<E> {
+    #[error("{0}")]
+    Refused(E),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
+
+/// A topic to be.
+#[derive(Clone, Debug, Default)]
+pub struct NewTopic {
+    pub name: String,
+    /// `None` is `num.partitions`.
+    pub partitions: Option<i32>,
+    /// `None` is `default.replication.factor`.
+    pub replication_factor: Option<i16>,
+    pub configs: Values,
+}
+
+/// What the catalog is built from.
+pub struct Options {
+    pub node: NodeId,
+    pub settings: StaticSettings,
+    pub clock: Clock,
+}
+
+pub struct Catalog {
+    store: Arc<dyn CatalogStore>,
+    logs: Arc<dyn LogStore>,
+    clock: Clock,
+    snapshot: ArcSwap<Snapshot>,
+    settings: Arc<ArcSwap<BrokerSettings>>,
+    /// Held while a new snapshot becomes visible and its events are told.
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl Catalog {
+    /// Loads everything. Call [`Catalog::finish`] soon after, and [`Catalog::refresh`] whenever the store says that its
+    /// version is another.
+    pub async fn load(
+        store: Arc<dyn CatalogStore>,
+        logs: Arc<dyn LogStore>,
+        options: Options,
+    ) -> Result<Arc<Self>, StoreError> {
+        let fixed = Arc::new(Fixed { node: options.node, settings: options.settings });
+        let mut snapshot = Snapshot::empty(fixed);
+        if let Some(stored) = store.load(None).await? {
+            snapshot = snapshot.replaced(stored);
+        }
+        Ok(Arc::new(Self {
+            store,
+            logs,
+            clock: options.clock,
+            settings: Arc::new(ArcSwap::new(snapshot.settings().clone())),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            listeners: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// What is known now. Don't hold it across an await: load it again.
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
+        self.snapshot.load().get(name).cloned()
+    }
+
+    pub fn get_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.snapshot.load().get_by_id(id).cloned()
+    }
+
+    /// The broker's settings in force; the cell changes with them.
+    pub fn settings(&self) -> &Arc<ArcSwap<BrokerSettings>> {
+        &self.settings
+    }
+
+    /// Tells `listener` of every change from now on. It is called while the catalog is locked: it must return soon and must
+    /// not change the catalog.
+    pub fn subscribe(&self, listener: impl Fn(&CatalogEvent) + Send + Sync + 'static) {
+        self.listeners.lock().push(Box::new(listener));
+    }
+
+    /// Takes over what other brokers changed.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let known = self.snapshot.load().version;
+        if let Some(stored) = self.store.load(Some(known)).await? {
+            let listeners = self.listeners.lock();
+            let before = self.snapshot.load_full();
+            // A store that lost its latest writes has an older version; only an answer that this broker has overtaken
+            // itself is not taken.
+            if before.version == known || stored.version > before.version {
+                self.show(&listeners, &before, before.replaced(stored));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a snapshot visible and tells the listeners how it differs.
+    fn show(&self, listeners: &[Listener], before: &Snapshot, next: Snapshot) {
+        let next = Arc::new(next);
+        let settings_changed = next.settings() != before.settings();
+        if settings_changed {
+            self.settings.store(next.settings().clone());
+        }
+        self.snapshot.store(next.clone());
+        let tell = |event: CatalogEvent| listeners.iter().for_each(|listener| listener(&event));
+        if settings_changed {
+            tell(CatalogEvent::SettingsChanged);
+        }
+        for old in before.topics() {
+            if next.get_by_id(old.id).is_none() {
+                tell(CatalogEvent::Deleted { name: old.name.clone(), id: old.id });
+            }
+        }
+        for topic in next.topics() {
+            match before.get_by_id(topic.id) {
+                Some(old) if Arc::ptr_eq(old, topic) => {}
+                Some(old) => {
+                    if topic.partitions != old.partitions {
+                        tell(CatalogEvent::Grown(topic.clone()));
+                    }
+                    if topic.configs != old.configs || topic.log_config != old.log_config {
+                        tell(CatalogEvent::ConfigsChanged(topic.clone()));
+                    }
+                }
+                None => tell(CatalogEvent::Created(topic.clone())),
+            }
+        }
+    }
+
+    /// Makes changes in the store and then here. One result for each, in order.
+    async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>, StoreError> {
+        let mut results = Vec::with_capacity(changes.len());
+        for changes in changes.chunks(CHANGES_PER_CALL) {
+            let applied = self.store.apply(changes).await?;
+            let in_step = {
+                let listeners = self.listeners.lock();
+                let before = self.snapshot.load_full();
+                if before.version == applied.version_before {
+                    let mut next = Snapshot::clone(&before);
+                    next.version = applied.version;
+                    for (change, _) in changes.iter().zip(&applied.changes).filter(|(_, done)| **done == Changed::Done)
+                    {
+                        match change.clone() {
+                            Change::Create(topic) => next.put(topic, &before),
+                            Change::Delete { name, id } => next.remove(&name, id),
+                            Change::Replace { new, .. } => next.put(new, &before),
+                            Change::Configure { resource, new, .. } => next.configure(resource, new),
+                        }
+                    }
+                    self.show(&listeners, &before, next);
+                    true
+                } else {
+                    before.version >= applied.version
+                }
+            };
+            if !in_step {
+                self.refresh().await?;
+            }
+            results.extend(applied.changes);
+        }
+        Ok(results)
+    }
+
+    /// What a new topic would be, without creating it.
+    ///
+    /// # Errors
+    /// All of [`CreateError`] but `TooManyPartitions` and `Store`.
+    pub fn plan(&self, new: &NewTopic) -> Result<Topic, CreateError> {
+        let snapshot = self.snapshot.load();
+        names::validate(&new.name).map_err(|error| CreateError::InvalidName(error.to_string()))?;
+        if names::is_reserved(&new.name) || snapshot.get(&new.name).is_some() {
+            return Err(CreateError::Exists(new.name.clone()));
+        }
+        if let Some(other) = snapshot.collision(&new.name) {
+            return Err(CreateError::InvalidName(format!(
+                "Topic '{}' collides with existing topic: {other}",
+                new.name
+            )));
+        }
+        let settings = snapshot.settings();
+        let partitions = new.partitions.unwrap_or(settings.num_partitions);
+        let replication_factor = new.replication_factor.unwrap_or(settings.default_replication_factor);
+        if replication_factor < 1 {
+            return Err(CreateError::InvalidReplicationFactor);
+        }
+        if partitions < 1 {
+            return Err(CreateError::InvalidPartitions);
+        }
+        configs::validate_topic(&new.configs, &snapshot.pattern_configs(&new.name), snapshot.layers())
+            .map_err(|error| CreateError::InvalidConfig(error.0))?;
+        Ok(snapshot.built(StoredTopic {
+            name: TopicName::new(&new.name),
+            id: TopicId::random(),
+            partitions,
+            replication_factor,
+            created_ms: self.clock.now_ms(),
+            configs: new.configs.clone(),
+            revision: 0,
+        }))
+    }
+
+    /// Creates what was planned. One result for each, in order.
+    pub async fn create(&self, planned: Vec<Topic>) -> Vec<Result<Arc<Topic>, CreateError>> {
+        let changes = planned.iter().map(|topic| Change::Create(topic.stored())).collect();
+        let results = match self.apply(changes).await {
+            Ok(results) => results,
+            Err(error) => return planned.iter().map(|_| Err(CreateError::Store(error.clone()))).collect(),
+        };
+        let claimed = planned.into_iter().zip(results);
+        stream::iter(claimed)
+            .map(|(topic, result)| async move {
+                match result {
+                    Changed::Done => {
+                        info!(topic = %topic.name, id = %topic.id, partitions = topic.partitions, "a topic is created");
+                        self.make(&topic.name, topic.id, topic.partitions).await?;
+                        // Deleted again already: it was there, and that is what was asked for.
+                        Ok(self.get_by_id(topic.id).unwrap_or_else(|| Arc::new(topic)))
+                    }
+                    Changed::Exists | Changed::Missing | Changed::Stale => {
+                        Err(CreateError::Exists(topic.name.to_string()))
+                    }
+                }
+            })
+            .buffered(PARTITIONS_AT_A_TIME)
+            .collect()
+            .await
+    }
+
+    /// Creates a topic that somebody mentioned, with the broker's defaults. A topic that is there already is given back.
+    pub async fn auto_create(&self, name: &str) -> Result<Arc<Topic>, CreateError> {
+        if let Some(topic) = self.get(name) {
+            return Ok(topic);
+        }
+        let planned = self.plan(&NewTopic { name: name.to_owned(), ..NewTopic::default() })?;
+        match self.create(vec![planned]).await.pop() {
+            Some(Ok(topic)) => Ok(topic),
+            Some(Err(CreateError::Exists(_))) => {
+                // Another broker, or another connection, was faster.
+                self.refresh().await?;
+                self.get(name).ok_or_else(|| CreateError::Exists(name.to_owned()))
+            }
+            Some(Err(error)) => Err(error),
+            None => Err(CreateError::Exists(name.to_owned())),
+        }
+    }
+
+    /// Takes a topic away at once and frees its partitions.
+    pub async fn delete(&self, id: TopicId) -> Result<(), ChangeError> {
+        let topic = self.get_by_id(id).ok_or(ChangeError::Missing)?;
+        let results = self.apply(vec![Change::Delete { name: topic.name.clone(), id }]).await?;
+        if results.first() != Some(&Changed::Done) {
+            self.refresh().await?;
+            return Err(ChangeError::Missing);
+        }
+        info!(topic = %topic.name, %id, "a topic is deleted");
+        if let Err(error) = self.remove(&topic.name, id, topic.partitions).await {
+            warn!(topic = %topic.name, %id, %error, "a deleted topic's partitions are freed later");
+        }
+        Ok(())
+    }
+
+    /// Gives a topic more partitions, `partitions` in all.
+    pub async fn grow(&self, id: TopicId, partitions: i32) -> Result<Arc<Topic>, ChangeError> {
+        for _ in 0..ATTEMPTS {
+            let topic = self.get_by_id(id).ok_or(ChangeError::Missing)?;
+            if topic.partitions < partitions {
+                let old = topic.stored();
+                let new = StoredTopic { partitions, revision: old.revision + 1, ..old.clone() };
+                match self.apply(vec![Change::Replace { old, new }]).await?.first() {
+                    Some(Changed::Done) => {}
+                    _ => {
+                        self.refresh().await?;
+                        continue;
+                    }
+                }
+                info!(topic = %topic.name, %id, partitions, "a topic has more partitions");
+            }
+            self.make(&topic.name, id, partitions.max(topic.partitions)).await?;
+            return self.get_by_id(id).ok_or(ChangeError::Missing);
+        }
+        Err(ChangeError::Contended)
+    }
+
+    /// Changes what is set for a topic; `edit` is told what is set now, and may be called again.
+    pub async fn alter_topic_configs<E>(
+        &self,
+        id: TopicId,
+        edit: impl Fn(&Values) -> Result<Values, E>,
+    ) -> Result<(), AlterError<E>> {
+        for _ in 0..ATTEMPTS {
+            let topic = self.get_by_id(id).ok_or(ChangeError::Missing)?;
+            let configs = edit(&topic.configs).map_err(AlterError::Refused)?;
+            if configs == topic.configs {
+                return Ok(());
+            }
+            let old = topic.stored();
+            let new = StoredTopic { configs, revision: old.revision + 1, ..old.clone() };
+            let results = self.apply(vec![Change::Replace { old, new }]).await.map_err(ChangeError::Store)?;
+            if results.first() == Some(&Changed::Done) {
+                info!(topic = %topic.name, "a topic's configs are changed");
+                return Ok(());
+            }
+            self.refresh().await.map_err(ChangeError::Store)?;
+        }
+        Err(ChangeError::Contended.into())
+    }
+
+    /// Changes what is set for a resource; `edit` is told what is set now, and may be called again.
+    pub async fn alter_configs<E>(
+        &self,
+        resource: &Resource,
+        edit: impl Fn(&Values) -> Result<Values, E>,
+    ) -> Result<(), AlterError<E>> {
+        for _ in 0..ATTEMPTS {
+            let old = self.snapshot.load().configs(resource).cloned().unwrap_or_default();
+            let new = edit(&old).map_err(AlterError::Refused)?;
+            if new == old {
+                return Ok(());
+            }
+            let change = Change::Configure { resource: resource.clone(), old, new };
+            let results = self.apply(vec![change]).await.map_err(ChangeError::Store)?;
+            if results.first() == Some(&Changed::Done) {
+                info!(?resource, "configs are changed");
+                return Ok(());
+            }
+            self.refresh().await.map_err(ChangeError::Store)?;
+        }
+        Err(ChangeError::Contended.into())
+    }
+
+    /// Does what a broker that died left undone. To be called after the load, and again when it fails.
+    pub async fn finish(&self) -> Result<(), StoreError> {
+        for unfinished in self.store.unfinished().await? {
+            self.finish_one(&unfinished).await?;
+        }
+        Ok(())
+    }
+
+    /// For who finds that a partition of a topic in the catalog is not there: makes it if its making is unfinished.
+    /// Returns whether it is there now.
+    pub async fn ensure_created(&self, id: TopicId) -> Result<bool, StoreError> {
+        let unfinished = self.store.unfinished().await?;
+        match unfinished.iter().find(|unfinished| unfinished.id == id && unfinished.work == Work::Create) {
+            Some(unfinished) => {
+                self.finish_one(unfinished).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn finish_one(&self, unfinished: &Unfinished) -> Result<(), StoreError> {
+        let Unfinished { name, id, partitions, work } = unfinished;
+        match work {
+            Work::Create => self.make(name, *id, *partitions).await,
+            Work::Delete => self.remove(name, *id, *partitions).await,
+        }
+    }
+
+    /// Makes the partitions of a topic whose name is claimed.
+    async fn make(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
+        // An earlier topic of the same name may have left partitions behind.
+        for before in self.store.unfinished().await? {
+            if before.work == Work::Delete && before.name == *name && before.id != id {
+                self.remove(name, before.id, before.partitions).await?;
+            }
+        }
+        let logs = &self.logs;
+        stream::iter(partition_ids(name, id, partitions))
+            .map(|partition| async move { logs.create(&partition).await })
+            .buffer_unordered(PARTITIONS_AT_A_TIME)
+            .try_collect::<()>()
+            .await?;
+        if !self.store.finish(&Unfinished { name: name.clone(), id, partitions, work: Work::Create }).await? {
+            // Deleted while it was made.
+            self.remove(name, id, partitions).await?;
+        }
+        Ok(())
+    }
+
+    /// Frees the partitions of a topic that is gone.
+    async fn remove(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
+        let logs = &self.logs;
+        stream::iter(partition_ids(name, id, partitions))
+            .map(|partition| async move { logs.delete(&partition).await })
+            .buffer_unordered(PARTITIONS_AT_A_TIME)
+            .try_collect::<()>()
+            .await?;
+        self.store.finish(&Unfinished { name: name.clone(), id, partitions, work: Work::Delete }).await?;
+        Ok(())
+    }
+}
+
+fn partition_ids(name: &TopicName, id: TopicId, partitions: i32) -> impl Iterator<Item = PartitionId> + use<> {
+    let name = name.clone();
+    (0..partitions).map(move |index| PartitionId { topic: name.clone(), topic_id: id, index })
+}
