@@ -178,14 +178,14 @@ class Client:
 # The slowest first, so that none runs alone at the end.
 CLIENTS = [
     Client("java-tools", java_tools, more_steps=("perf",)),
-    Client("confluent-kafka", python("confluent_kafka"), transactional=True),
-    Client("kafka-python", python("kafka_python")),
-    Client("aiokafka", python("aiokafka")),
+    Client("kcat", kcat),
+    Client("java", java, transactional=True),
     Client("franz-go", go("franz-go"), transactional=True),
     Client("kafka-go", go("kafka-go")),
     Client("sarama", go("sarama")),
-    Client("kafkajs", node("kafkajs")),
     Client("rdkafka", rdkafka, transactional=True),
-    Client("kcat", kcat),
-    Client("java", java, transactional=True),
+    Client("kafkajs", node("kafkajs")),
+    Client("kafka-python", python("kafka_python")),
+    Client("aiokafka", python("aiokafka")),
+    Client("confluent-kafka", python("confluent_kafka"), transactional=True),
 ]
