@@ -22,6 +22,10 @@ class Missing(Exception):
     """The client's toolchain is neither here nor installable."""
 
 
+class Broken(Exception):
+    """The client's own program does not build."""
+
+
 def tool(name, what):
     path = shutil.which(name)
     if path is None:
@@ -29,7 +33,7 @@ def tool(name, what):
     return path
 
 
-def execute(processes, command, **options):
+def execute(processes, command, failure=Missing, **options):
     process = processes.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options)
     try:
         output, _ = process.communicate(timeout=INSTALL_SECONDS)
@@ -38,7 +42,7 @@ def execute(processes, command, **options):
     finally:
         processes.end(process, 1)
     if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{output[-4000:]}")
+        raise failure(f"{' '.join(map(str, command))}\n{output[-4000:]}")
     return output
 
 
@@ -93,7 +97,8 @@ def go(program):
             target = CACHE / "go"
             target.mkdir(exist_ok=True)
             environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false"}
-            execute(processes, [binary, "build", "-o", f"{target}/", "./..."], cwd=source, env=environment)
+            execute(processes, [binary, "mod", "download"], cwd=source, env=environment)
+            execute(processes, [binary, "build", "-o", f"{target}/", "./..."], failure=Broken, cwd=source, env=environment)
         return [str(target / program)]
 
     return prepare
@@ -124,7 +129,7 @@ def archive_classes(processes, folder):
     command = [tool("java", "Java 17"), f"-XX:ArchiveClassesAtExit={folder}/tools.jsa", *JAVA_FLAGS, "-cp", f"{folder}/libs/*"]
     command += ["org.apache.kafka.tools.TopicCommand", "--bootstrap-server", "127.0.0.1:1", "--list"]
     command += ["--command-config", f"{folder}/impatient.properties"]
-    with contextlib.suppress(RuntimeError):  # there is no broker
+    with contextlib.suppress(Missing):  # there is no broker
         execute(processes, command)
 
 
@@ -153,12 +158,11 @@ def java_tools(processes):
 
 
 def rdkafka(processes):
+    cargo, manifest = tool("cargo", "Rust"), ["--locked", "--manifest-path", HERE / "rdkafka/Cargo.toml"]
     with locked("rdkafka"):
         target = CACHE / "rdkafka"
-        execute(
-            processes,
-            [tool("cargo", "Rust"), "build", "--locked", "--manifest-path", HERE / "rdkafka/Cargo.toml", "--target-dir", target],
-        )
+        execute(processes, [cargo, "fetch", *manifest])
+        execute(processes, [cargo, "build", *manifest, "--target-dir", target], failure=Broken)
     return [str(target / "debug/rdkafka-story")]
 
 
