@@ -8,9 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    clock::Clock,
     config::{Config, Listener, RedisServer, masked},
     handlers::{self, Identity, RequestLimits, Services},
     log::store::StoreError,
+    model::NodeId,
     net::{
         Admission, Limits,
         bind::bind_host,
@@ -20,7 +22,8 @@ use crate::{
     storage::redis::{
         client::{self, Client},
         embedded::{self, EmbeddedError, EmbeddedRedis},
-        server,
+        registry::{self, Registration, RegistryError},
+        server::{self, Server, ServerError},
     },
     tasks::Tasks,
     telemetry::{
@@ -31,19 +34,25 @@ use crate::{
     topics::{configs::Layers, settings::BrokerSettings},
 };
 
-/// Why the broker did not start, in one sentence.
+/// Why the broker did not start or go on, in one sentence.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum BrokerError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
+    #[error("Redis at {url}: {reason}")]
+    Server { url: String, reason: ServerError },
     #[error("Redis at {url} can't be used: {reason}")]
     Redis { url: String, reason: String },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error("Redis failed during the start: {0}")]
     Storage(#[from] StoreError),
     #[error("listener {name} can't listen on {address} ({reason}): give another address with --listen")]
     Listen { name: String, address: String, reason: io::Error },
     #[error("the HTTP port can't listen on {address} ({reason}): give another address with --http")]
     Http { address: String, reason: io::Error },
+    #[error("another broker has taken node id {0}: give one of them another with --node-id")]
+    Replaced(NodeId),
     #[error("the system refuses to tell of signals: {0}")]
     Signals(io::Error),
 }
@@ -55,16 +64,34 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
 const CONGESTION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a broker until `stop`, then drains it. Prints one line on standard output when clients can connect.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BrokerError> {
     info!(version = env!("CARGO_PKG_VERSION"), node = %config.node, "Weir starts");
     let redis = tokio::select! {
         started = StartedRedis::start(&config) => started?,
         () = stop.cancelled() => return Ok(()),
     };
+    let server = &redis.server;
+    info!(%server, durability = server.durability.promise(), "Redis is there");
+    for warning in &server.warnings {
+        warn!("{warning}");
+    }
     let served = serve(&config, &redis, stop).await;
     redis.stop().await;
     info!("Weir has stopped");
     served
+}
+
+/// Tells whether a broker would start with this configuration, in a line for people. Starts and ends an embedded Redis.
+pub async fn check(config: &Config) -> Result<String, BrokerError> {
+    let redis = StartedRedis::start(config).await?;
+    let StartedRedis { place, server, .. } = &redis;
+    let mut lines = vec![format!(
+        "weir: the settings are good; the data is {place}, {server}; acks=all survives {}",
+        server.durability.promise()
+    )];
+    lines.extend(server.warnings.iter().map(|warning| format!("weir: note: {warning}")));
+    redis.stop().await;
+    Ok(lines.join("\n"))
 }
 
 /// The server in use: somebody else's or a private one.
@@ -72,27 +99,39 @@ struct StartedRedis {
     url: String,
     /// For people: where the data is.
     place: String,
+    server: Server,
     embedded: Option<EmbeddedRedis>,
 }
 
 impl StartedRedis {
-    async fn start(config: &Config) -> Result<Self, StartError> {
-        let options = match &config.redis.server {
-            RedisServer::Url(url) => {
-                return Ok(Self { url: url.clone(), place: format!("at {}", masked(url)), embedded: None });
+    async fn start(config: &Config) -> Result<Self, BrokerError> {
+        let (url, place, embedded) = match &config.redis.server {
+            RedisServer::Url(url) => (url.clone(), format!("at {}", masked(url)), None),
+            RedisServer::Embedded(options) => {
+                let maxmemory_bytes = options.maxmemory.bytes();
+                let embedded = embedded::start(embedded::Options {
+                    data_dir: options.data_dir.clone(),
+                    program: options.program.clone(),
+                    maxmemory_bytes,
+                })
+                .await?;
+                let place = format!(
+                    "in {} (an embedded Redis of at most {})",
+                    embedded.data_dir().display(),
+                    sized(maxmemory_bytes)
+                );
+                (embedded.url().to_owned(), place, Some(embedded))
             }
-            RedisServer::Embedded(options) => options,
         };
-        let maxmemory_bytes = options.maxmemory.bytes();
-        let embedded = embedded::start(embedded::Options {
-            data_dir: options.data_dir.clone(),
-            program: options.program.clone(),
-            maxmemory_bytes,
-        })
-        .await?;
-        let place =
-            format!("in {} (an embedded Redis of at most {})", embedded.data_dir().display(), sized(maxmemory_bytes));
-        Ok(Self { url: embedded.url().to_owned(), place, embedded: Some(embedded) })
+        match server::check(&url, &config.keyspace, config.redis.connect_timeout).await {
+            Ok(server) => Ok(Self { url, place, server, embedded }),
+            Err(reason) => {
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
+                }
+                Err(BrokerError::Server { url: masked(&url), reason })
+            }
+        }
     }
 
     async fn stop(self) {
@@ -102,7 +141,7 @@ impl StartedRedis {
     }
 }
 
-async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -> Result<(), StartError> {
+async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -> Result<(), BrokerError> {
     let apis: Vec<ApiRow> = api::SERVED.iter().map(counted).collect();
     let metrics = Metrics::new(&apis, config.metrics_max_series);
     let options = client::Options {
@@ -114,15 +153,19 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
     };
     let client = Client::connect_counted(options, metrics.redis.clone())
         .await
-        .map_err(|error| StartError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
+        .map_err(|error| BrokerError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
 
     // What the others need while they drain ends after them.
     let foundations = Tasks::new();
     foundations.spawn("redis connection", client.clone().supervise(foundations.stopping().clone()));
     let tasks = Tasks::new();
-    let started = start(config, redis, &client, &metrics, &tasks, &foundations).await;
-    if started.is_ok() {
-        stop.cancelled().await;
+    let replaced = CancellationToken::new();
+    let mut served = start(config, redis, &client, &metrics, &tasks, &foundations, &replaced).await;
+    if served.is_ok() {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = replaced.cancelled() => served = Err(BrokerError::Replaced(config.node)),
+        }
         info!("Weir drains");
     }
     let unfinished = tasks.stop(DRAIN_PATIENCE).await;
@@ -130,7 +173,7 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
         warn!(unfinished, "some tasks did not end in time");
     }
     foundations.stop(DRAIN_PATIENCE).await;
-    started
+    served
 }
 
 async fn start(
@@ -140,8 +183,10 @@ async fn start(
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
     foundations: &Tasks,
-) -> Result<(), StartError> {
+    replaced: &CancellationToken,
+) -> Result<(), BrokerError> {
     let settings = BrokerSettings::new(&Layers { fixed: config.settings.broker.clone(), ..Layers::default() });
+    server::claim_layout(client).await?;
     let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
     let bound = config.listeners.iter().map(bind_listener).collect::<Result<Vec<_>, _>>()?;
     let listeners: Vec<handlers::Listener> = config
@@ -154,6 +199,22 @@ async fn start(
             advertised_port: listener.advertised.as_ref().map_or(bound.port, |to| to.port),
         })
         .collect();
+    let registration = Registration::new(
+        client.clone(),
+        Clock::system(),
+        registry::Identity {
+            node: config.node,
+            rack: settings.broker_rack.clone(),
+            endpoints: listeners.iter().map(|listener| (listener.name.clone(), told_address(listener))).collect(),
+        },
+    )
+    .await?;
+    let (stopping, replaced) = (foundations.stopping().clone(), replaced.clone());
+    foundations.spawn("registration", async move {
+        if !registration.keep(stopping).await {
+            replaced.cancel();
+        }
+    });
     let services = Arc::new(Services {
         identity: Identity {
             node: config.node,
@@ -180,7 +241,7 @@ async fn start(
         tasks: tasks.clone(),
     };
     if let Some(address) = &config.http {
-        let failed = |reason| StartError::Http { address: address.to_string(), reason };
+        let failed = |reason| BrokerError::Http { address: address.to_string(), reason };
         let probe = Arc::new(State { client: client.clone(), tasks: tasks.clone() });
         for socket in bind_host(&address.host, address.port).map_err(failed)? {
             info!(address = %socket.local_addr().map_err(failed)?, "HTTP: /livez, /readyz and /metrics");
@@ -234,13 +295,13 @@ struct Bound {
     port: u16,
 }
 
-fn bind_listener(listener: &Listener) -> Result<Bound, StartError> {
+fn bind_listener(listener: &Listener) -> Result<Bound, BrokerError> {
     let bind = || {
         let sockets = bind_host(&listener.bind.host, listener.bind.port)?;
         let port = sockets.first().map_or(Ok(0), |socket| socket.local_addr().map(|address| address.port()))?;
         Ok(Bound { sockets, port })
     };
-    bind().map_err(|reason| StartError::Listen {
+    bind().map_err(|reason| BrokerError::Listen {
         name: listener.name.clone(),
         address: listener.bind.to_string(),
         reason,

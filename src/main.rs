@@ -4,7 +4,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir::{
-    broker::{self, StartError},
+    broker::{self, BrokerError},
     config::{Arguments, Config, LogFormat},
     telemetry::logging,
 };
@@ -43,6 +43,18 @@ fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    if arguments.check {
+        return match runtime.block_on(broker::check(&config)) {
+            Ok(said) => {
+                println!("{said}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("weir: {error}");
+                ExitCode::from(FAILED)
+            }
+        };
+    }
     match runtime.block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -53,10 +65,10 @@ fn main() -> ExitCode {
 }
 
 /// Runs until the first SIGTERM or SIGINT and what it takes to drain; a second one ends the process at once.
-async fn run(config: Config) -> Result<(), StartError> {
+async fn run(config: Config) -> Result<(), BrokerError> {
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(BrokerError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(BrokerError::Signals)?;
     let first = stop.clone();
     let signals = async move {
         loop {

@@ -23,6 +23,10 @@ impl Keyspace {
         Ok(Self(text.to_owned()))
     }
 
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// What every stream's key begins with; the prefix for `CLIENT TRACKING`.
     pub fn stream_prefix(&self) -> String {
         format!("{}:stream:", self.0)

@@ -4,6 +4,7 @@ pub mod client;
 pub mod embedded;
 pub mod groups;
 pub mod keys;
+pub mod registry;
 mod scripts;
 pub mod server;
 #[cfg(test)]

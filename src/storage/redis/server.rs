@@ -1,9 +1,224 @@
 //! What Weir expects of a Redis server, and what it keeps there about the cluster as a whole.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::{collections::HashMap, fmt, time::Duration};
 
-use super::client::Client;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
+use tracing::info;
+
+use super::{client::Client, keys::Keyspace};
 use crate::log::store::StoreError;
+
+/// How the keys and their contents are laid out (DESIGN: what Redis holds).
+const LAYOUT_VERSION: &str = "1";
+
+const LEAST_VERSION: (u32, u32) = (7, 0);
+
+/// What is wrong with a server, in one sentence with the remedy. Names no password.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("nothing answers ({0}): start Redis there, or correct --redis-url")]
+    Unreachable(String),
+    #[error(
+        "it refuses the user or password ({0}): put the right ones into --redis-url, as redis://USER:PASSWORD@HOST:PORT"
+    )]
+    Login(String),
+    #[error(
+        "its user may not do what Weir needs ({0}): grant it in Redis' ACL (docs/configuration.md lists the commands)"
+    )]
+    Forbidden(String),
+    #[error("it has no database {0}: name one that is there at the end of --redis-url, or none")]
+    Database(String),
+    #[error("it is {flavour} {version}: Weir needs Redis 7.0 or newer, or Valkey")]
+    TooOld { flavour: &'static str, version: String },
+    #[error("it is a replica of {master}: give the address of the master with --redis-url")]
+    Replica { master: String },
+    #[error("it is a Sentinel: give the address of the Redis master that it watches with --redis-url")]
+    Sentinel,
+    #[error("it runs in cluster mode, which Weir does not use yet: give a Redis that is not part of a cluster")]
+    Cluster,
+    #[error(
+        "its maxmemory-policy is {0}, with which it would delete records when memory runs out: set it with `redis-cli CONFIG SET \
+         maxmemory-policy noeviction`, and in redis.conf"
+    )]
+    Evicts(String),
+    #[error("it has no Functions ({0}): Weir needs them (FUNCTION, FCALL)")]
+    NoFunctions(String),
+    #[error(
+        "the keyspace {keyspace} there was written in layout {found}, and this Weir knows layout {LAYOUT_VERSION}: use the Weir that \
+         wrote it, or another --keyspace"
+    )]
+    Layout { keyspace: String, found: String },
+    #[error("it does not answer as Redis does ({0})")]
+    Unexpected(String),
+}
+
+/// What `acks=all` can promise on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Any death of Redis may lose what was acknowledged.
+    Memory,
+    /// What was acknowledged survives the death of any process, not that of the machine.
+    Written,
+    /// What was acknowledged survives the machine's death.
+    Fsync,
+    /// The server does not tell.
+    Unknown,
+}
+
+impl Durability {
+    /// What acknowledged records survive.
+    pub fn promise(self) -> &'static str {
+        match self {
+            Durability::Memory => "nothing that ends Redis",
+            Durability::Written => "the death of any process",
+            Durability::Fsync => "the death of the machine",
+            Durability::Unknown => "what is not known",
+        }
+    }
+}
+
+/// A server that Weir can use.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub flavour: &'static str,
+    pub version: String,
+    pub durability: Durability,
+    /// What the operator should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.flavour, self.version)
+    }
+}
+
+/// Connects once and tells whether Weir can use the server. Waits while the server loads its data. Changes nothing.
+pub async fn check(url: &str, keyspace: &Keyspace, connect_timeout: Duration) -> Result<Server, ServerError> {
+    let client = redis::Client::open(url).map_err(|error| ServerError::Unreachable(error.to_string()))?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(connect_timeout))
+        .set_response_timeout(Some(connect_timeout.max(Duration::from_secs(5))));
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
+    let info = loaded(&mut connection).await?;
+    let found = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
+
+    match found("redis_mode") {
+        "sentinel" => return Err(ServerError::Sentinel),
+        "cluster" => return Err(ServerError::Cluster),
+        _ => {}
+    }
+    // Valkey gives the version of Redis that it is compatible with, and its own.
+    let (flavour, version) = match info.get("valkey_version") {
+        Some(own) => ("Valkey", own.clone()),
+        None => ("Redis", found("redis_version").to_owned()),
+    };
+    if number_pair(found("redis_version")).is_none_or(|version| version < LEAST_VERSION) {
+        return Err(ServerError::TooOld { flavour, version });
+    }
+    if found("role") != "master" {
+        return Err(ServerError::Replica { master: format!("{}:{}", found("master_host"), found("master_port")) });
+    }
+    match found("maxmemory_policy") {
+        "noeviction" | "" => {}
+        other => return Err(ServerError::Evicts(other.to_owned())),
+    }
+    redis::cmd("FUNCTION").arg("STATS").exec_async(&mut connection).await.map_err(|error| match failed(error) {
+        ServerError::Unexpected(text) => ServerError::NoFunctions(text),
+        other => other,
+    })?;
+    let layout: Option<String> =
+        redis::cmd("GET").arg(keyspace.layout()).query_async(&mut connection).await.map_err(failed)?;
+    if let Some(found) = layout.filter(|layout| layout != LAYOUT_VERSION) {
+        return Err(ServerError::Layout { keyspace: keyspace.as_str().to_owned(), found });
+    }
+    let durability = durability(&info, &mut connection).await;
+    let mut warnings: Vec<String> = loss(durability).into_iter().map(str::to_owned).collect();
+    if found("maxmemory") == "0" {
+        warnings.push(
+            "Redis has no maxmemory: when the machine's memory runs out, the system ends Redis instead of Redis refusing writes; set \
+             a limit with `redis-cli CONFIG SET maxmemory`"
+                .to_owned(),
+        );
+    }
+    Ok(Server { flavour, version, durability, warnings })
+}
+
+/// `INFO`, once the server has loaded its data.
+async fn loaded(connection: &mut MultiplexedConnection) -> Result<HashMap<String, String>, ServerError> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut reported = false;
+    loop {
+        let text: String = redis::cmd("INFO").query_async(connection).await.map_err(failed)?;
+        let info: HashMap<String, String> = text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            .collect();
+        if info.get("loading").map(String::as_str) != Some("1") {
+            return Ok(info);
+        }
+        if !reported {
+            reported = true;
+            info!("Redis loads its data; waiting");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn durability(info: &HashMap<String, String>, connection: &mut MultiplexedConnection) -> Durability {
+    match info.get("aof_enabled").map(String::as_str) {
+        Some("1") => {}
+        Some(_) => return Durability::Memory,
+        None => return Durability::Unknown,
+    }
+    // Some providers refuse CONFIG.
+    let command = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
+    let answer: Result<HashMap<String, String>, RedisError> = command.query_async(connection).await;
+    match answer.ok().and_then(|answer| answer.get("appendfsync").cloned()).as_deref() {
+        Some("always") => Durability::Fsync,
+        Some("no") => Durability::Written,
+        Some(_) => Durability::Memory,
+        None => Durability::Unknown,
+    }
+}
+
+fn loss(durability: Durability) -> Option<&'static str> {
+    match durability {
+        Durability::Memory => Some(
+            "acks=all does not survive the death of this Redis: it keeps no append-only file, or syncs it every second and may then \
+             answer before it has written; set `appendonly yes` with `appendfsync no` (survives the death of any process) or \
+             `appendfsync always` (survives the machine's)",
+        ),
+        Durability::Unknown => {
+            Some("this Redis does not tell how it keeps its data, so what acks=all survives is not known")
+        }
+        Durability::Written | Durability::Fsync => None,
+    }
+}
+
+fn number_pair(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+fn failed(error: RedisError) -> ServerError {
+    let text = error.to_string();
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => ServerError::Login(text),
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) | (_, Some("NOPERM")) => ServerError::Forbidden(text),
+        _ if text.contains("DB index") => ServerError::Database(text),
+        (ErrorKind::Io | ErrorKind::InvalidClientConfig, _) => ServerError::Unreachable(text),
+        _ => ServerError::Unexpected(text),
+    }
+}
+
+/// Writes down the layout of a keyspace that is new.
+pub async fn claim_layout(client: &Client) -> Result<(), StoreError> {
+    let key = client.keyspace().layout();
+    client.query(redis::cmd("SET").arg(key).arg(LAYOUT_VERSION).arg("NX")).await
+}
 
 /// The cluster's id: `configured`, or the one in Redis, or a new one that is kept there.
 pub async fn cluster_id(client: &Client, configured: Option<&str>) -> Result<String, StoreError> {
@@ -16,4 +231,17 @@ pub async fn cluster_id(client: &Client, configured: Option<&str>) -> Result<Str
     let new = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
     client.query::<()>(redis::cmd("SET").arg(&key).arg(new).arg("NX")).await?;
     client.query(redis::cmd("GET").arg(&key)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert_eq!(number_pair("7.0.15"), Some((7, 0)));
+        assert!(number_pair("10.2.0") > Some(LEAST_VERSION));
+        assert!(number_pair("6.2.14") < Some(LEAST_VERSION));
+        assert_eq!(number_pair("unknown"), None);
+    }
 }

@@ -55,6 +55,11 @@ pub enum EmbeddedError {
          redis.server.path=PATH, or give a running one with --redis-url"
     )]
     Program { program: PathBuf, reason: String },
+    #[error(
+        "{program} is version {version}: install Redis 7.0 or newer, or Valkey, name it with --override redis.server.path=PATH, or \
+         give a running one with --redis-url"
+    )]
+    TooOld { program: PathBuf, version: String },
     #[error("the embedded redis-server ended at once: {reason} (its log is {log})")]
     Ended { reason: String, log: PathBuf },
 }

@@ -77,6 +77,9 @@ impl Process {
         tokio::select! {
             served = serving(url) => served.map_err(|error| failed(error.to_string()))?,
             ended = process.ended() => {
+                if let Some(version) = version(&program).await.filter(|version| is_too_old(version)) {
+                    return Err(EmbeddedError::TooOld { program, version });
+                }
                 let reason = last_words(&log_path, log_start).unwrap_or_else(|| ended.to_string());
                 return Err(EmbeddedError::Ended { reason, log: log_path });
             }
@@ -156,6 +159,17 @@ fn found(program: &Path) -> Result<PathBuf, EmbeddedError> {
         .map(|folder| folder.join(program))
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| missing("it is not on PATH"))
+}
+
+/// What `--version` tells: `Redis server v=7.0.15 sha=…`.
+async fn version(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().await.ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Some(text.split_whitespace().find_map(|word| word.strip_prefix("v="))?.to_owned())
+}
+
+fn is_too_old(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 7)
 }
 
 /// The last line that the server logged since `start`.
