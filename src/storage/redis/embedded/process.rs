@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -27,6 +27,7 @@ exec 3<&-
 wait "$server"
 status=$?
 kill "$watcher" 2>&-
+wait "$watcher"
 exit "$status"
 "#;
 
@@ -149,7 +150,8 @@ async fn serving(url: &str) -> Result<(), redis::RedisError> {
 fn found(program: &Path) -> Result<PathBuf, EmbeddedError> {
     let missing = |reason: &str| EmbeddedError::Program { program: program.to_owned(), reason: reason.to_owned() };
     if program.components().count() > 1 {
-        return fs::canonicalize(program).map_err(|error| missing(&error.to_string()));
+        let program = fs::canonicalize(program).map_err(|error| missing(&error.to_string()))?;
+        return if is_program(&program) { Ok(program) } else { Err(missing("it is not a program")) };
     }
     // Debian keeps servers' programs for root in sbin.
     std::env::var_os("PATH")
@@ -157,8 +159,13 @@ fn found(program: &Path) -> Result<PathBuf, EmbeddedError> {
         .flat_map(std::env::split_paths)
         .chain(["/usr/local/sbin", "/usr/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(program))
-        .find(|candidate| candidate.is_file())
+        .find(|candidate| is_program(candidate))
         .ok_or_else(|| missing("it is not on PATH"))
+}
+
+fn is_program(path: &Path) -> bool {
+    const ANYONE_RUNS: u32 = 0o111;
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & ANYONE_RUNS != 0)
 }
 
 /// What `--version` tells: `Redis server v=7.0.15 sha=…`.
