@@ -4,7 +4,7 @@
 //! [`Catalog::refresh`]. Partitions are made after their topic and removed after it: the store remembers that as
 //! unfinished work, which any broker may do again.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -61,7 +61,7 @@ pub enum CreateError {
     Exists(String),
     #[error("Number of partitions was set to an invalid non-positive value.")]
     InvalidPartitions,
-    #[error("Replication factor was set to an invalid non-positive value.")]
+    #[error("Replication factor must be larger than 0, or -1 to use the default value.")]
     InvalidReplicationFactor,
     #[error("{0}")]
     InvalidConfig(String),
@@ -294,12 +294,28 @@ impl Catalog {
             Ok(results) => results,
             Err(error) => return planned.iter().map(|_| Err(CreateError::Store(error.clone()))).collect(),
         };
+        // Earlier topics of the same names may have left partitions behind.
+        let unfinished = match self.store.unfinished().await {
+            Ok(unfinished) => unfinished,
+            Err(error) => return planned.iter().map(|_| Err(CreateError::Store(error.clone()))).collect(),
+        };
+        let mut before: HashMap<TopicName, Vec<Unfinished>> = HashMap::new();
+        for deleted in unfinished.into_iter().filter(|unfinished| unfinished.work == Work::Delete) {
+            before.entry(deleted.name.clone()).or_default().push(deleted);
+        }
         let claimed = planned.into_iter().zip(results);
         stream::iter(claimed)
-            .map(|(topic, result)| async move {
+            .map(|(topic, result)| {
+                let before = before.get(&topic.name).cloned().unwrap_or_default();
+                (topic, result, before)
+            })
+            .map(|(topic, result, before)| async move {
                 match result {
                     Changed::Done => {
                         info!(topic = %topic.name, id = %topic.id, partitions = topic.partitions, "a topic is created");
+                        for deleted in before {
+                            self.remove(&topic.name, deleted.id, deleted.partitions).await?;
+                        }
                         self.make(&topic.name, topic.id, topic.partitions).await?;
                         // Deleted again already: it was there, and that is what was asked for.
                         Ok(self.get_by_id(topic.id).unwrap_or_else(|| Arc::new(topic)))
@@ -418,8 +434,11 @@ impl Catalog {
 
     /// Does what a broker that died left undone. To be called after the load, and again when it fails.
     pub async fn finish(&self) -> Result<(), StoreError> {
-        for unfinished in self.store.unfinished().await? {
-            self.finish_one(&unfinished).await?;
+        let mut unfinished = self.store.unfinished().await?;
+        // What is to go goes first: a name may have been taken again.
+        unfinished.sort_by_key(|unfinished| unfinished.work == Work::Create);
+        for unfinished in &unfinished {
+            self.finish_one(unfinished).await?;
         }
         Ok(())
     }
@@ -428,13 +447,15 @@ impl Catalog {
     /// Returns whether it is there now.
     pub async fn ensure_created(&self, id: TopicId) -> Result<bool, StoreError> {
         let unfinished = self.store.unfinished().await?;
-        match unfinished.iter().find(|unfinished| unfinished.id == id && unfinished.work == Work::Create) {
-            Some(unfinished) => {
-                self.finish_one(unfinished).await?;
-                Ok(true)
-            }
-            None => Ok(false),
+        let Some(wanted) = unfinished.iter().find(|unfinished| unfinished.id == id && unfinished.work == Work::Create)
+        else {
+            return Ok(false);
+        };
+        for deleted in unfinished.iter().filter(|other| other.work == Work::Delete && other.name == wanted.name) {
+            self.finish_one(deleted).await?;
         }
+        self.finish_one(wanted).await?;
+        Ok(true)
     }
 
     async fn finish_one(&self, unfinished: &Unfinished) -> Result<(), StoreError> {
@@ -447,12 +468,6 @@ impl Catalog {
 
     /// Makes the partitions of a topic whose name is claimed.
     async fn make(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
-        // An earlier topic of the same name may have left partitions behind.
-        for before in self.store.unfinished().await? {
-            if before.work == Work::Delete && before.name == *name && before.id != id {
-                self.remove(name, before.id, before.partitions).await?;
-            }
-        }
         let logs = &self.logs;
         stream::iter(partition_ids(name, id, partitions))
             .map(|partition| async move { logs.create(&partition).await })

@@ -102,7 +102,7 @@ pub fn validate_together(layers: &Layers) -> Result<(), String> {
     }
     for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
         if values.optional(name).is_some_and(|value| value == "0") {
-            return Err(format!("{name} must be unlimited (-1) or at least 1"));
+            return Err(format!("{name} must be unlimited (-1) or, greater than or equal to 1"));
         }
     }
     Ok(())

@@ -75,6 +75,11 @@ impl Keyspace {
         self.catalog("configs")
     }
 
+    /// Partitions that are still to be made or freed.
+    pub fn catalog_unfinished(&self) -> String {
+        self.catalog("unfinished")
+    }
+
     pub fn catalog_version(&self) -> String {
         self.catalog("version")
     }

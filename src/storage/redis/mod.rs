@@ -1,5 +1,6 @@
 //! The ports of `log`, `topics` and `coordinator` on Redis.
 
+pub mod catalog;
 pub mod client;
 pub mod embedded;
 pub mod groups;

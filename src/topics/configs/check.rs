@@ -40,9 +40,9 @@ impl Definition {
             Kind::Double => match trimmed.parse::<f64>() {
                 Ok(number) if matches!(self.check, Check::Ratio) => {
                     return match number {
-                        _ if number < 0.0 => fault(trimmed, "Value must be at least 0".to_owned()),
+                        _ if number < 0.0 => fault(&format!("{number:?}"), "Value must be at least 0".to_owned()),
                         _ if number > 1.0 || number.is_nan() => {
-                            fault(trimmed, "Value must be no more than 1".to_owned())
+                            fault(&format!("{number:?}"), "Value must be no more than 1".to_owned())
                         }
                         _ => Ok(()),
                     };
@@ -77,7 +77,7 @@ impl Definition {
             },
             Check::ThrottledReplicas if trimmed == "*" || list_items(text).all(is_replica) => Ok(()),
             Check::ThrottledReplicas => fault(
-                trimmed,
+                &format!("[{}]", list_items(text).collect::<Vec<_>>().join(", ")),
                 format!(
                     "{} must be the literal '*' or a list of replicas in the following format: \
                      [partitionId]:[brokerId],[partitionId]:[brokerId],...",
@@ -103,7 +103,8 @@ impl Definition {
             Kind::Boolean => trimmed.to_ascii_lowercase(),
             Kind::List => list_items(text).collect::<Vec<_>>().join(","),
             Kind::Int | Kind::Long => trimmed.parse::<i64>().map_or_else(|_| trimmed.to_owned(), |n| n.to_string()),
-            Kind::Double | Kind::String => trimmed.to_owned(),
+            Kind::Double => trimmed.parse::<f64>().map_or_else(|_| trimmed.to_owned(), |n| format!("{n:?}")),
+            Kind::String => trimmed.to_owned(),
         }
     }
 }

@@ -1,0 +1,335 @@
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::RedisCatalogStore;
+use crate::{
+    clock::Clock,
+    log::store::{
+        Append, AppendOutcome, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
+        TimestampedOffset,
+    },
+    model::{NodeId, PartitionId, TopicId},
+    storage::redis::{client::Client, testing::TestRedis},
+    topics::{
+        Catalog, CatalogEvent, CreateError, NewTopic, Options,
+        configs::Values,
+        settings::StaticSettings,
+        store::{CatalogStore, Resource},
+    },
+};
+
+/// Remembers which partitions there are; can be told to fail.
+#[derive(Default)]
+struct Partitions {
+    there: Mutex<BTreeSet<(TopicId, i32)>>,
+    broken: AtomicBool,
+}
+
+impl Partitions {
+    fn count(&self) -> usize {
+        self.there.lock().len()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::Relaxed) { Err(StoreError::NotSent("broken".to_owned())) } else { Ok(()) }
+    }
+}
+
+#[async_trait::async_trait]
+impl LogStore for Partitions {
+    async fn create(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        self.check()?;
+        self.there.lock().insert((partition.topic_id, partition.index));
+        Ok(())
+    }
+
+    async fn delete(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        self.check()?;
+        self.there.lock().remove(&(partition.topic_id, partition.index));
+        Ok(())
+    }
+
+    async fn load(&self, _: &PartitionId) -> Result<LogState, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn append(&self, _: &PartitionId, _: Append) -> Result<AppendOutcome, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn read(&self, _: &PartitionId, _: Read) -> Result<Vec<StoredBatch>, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn find_timestamp(&self, _: &PartitionId, _: i64) -> Result<Option<TimestampedOffset>, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn find_max_timestamp(&self, _: &PartitionId) -> Result<Option<TimestampedOffset>, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn delete_records(&self, _: &PartitionId, _: i64) -> Result<i64, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn retain(&self, _: &PartitionId, _: Retention) -> Result<LogState, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn producers(&self, _: &PartitionId) -> Result<Vec<ProducerState>, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+}
+
+struct World {
+    redis: TestRedis,
+    partitions: Arc<Partitions>,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self { redis: TestRedis::start().await, partitions: Arc::default() }
+    }
+
+    async fn broker(&self, node: i32) -> (Arc<Client>, Arc<Catalog>) {
+        let client = self.redis.client().await;
+        let store = Arc::new(RedisCatalogStore::new(client.clone()));
+        let options =
+            Options { node: NodeId(node), settings: StaticSettings::default(), clock: Clock::fixed(1_700_000_000_000) };
+        let catalog = Catalog::load(store, self.partitions.clone(), options).await.expect("Redis is up");
+        (client, catalog)
+    }
+
+    async fn catalog(&self, node: i32) -> Arc<Catalog> {
+        self.broker(node).await.1
+    }
+}
+
+fn new_topic(name: &str, partitions: i32) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions: Some(partitions), ..NewTopic::default() }
+}
+
+async fn create(catalog: &Catalog, name: &str, partitions: i32) -> Result<TopicId, CreateError> {
+    let planned = catalog.plan(&new_topic(name, partitions))?;
+    catalog.create(vec![planned]).await.pop().expect("one answer").map(|topic| topic.id)
+}
+
+fn values(pairs: &[(&str, &str)]) -> Values {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_topic_is_seen_by_every_broker_and_after_a_restart() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    let id = create(&one, "orders", 3).await.expect("created");
+    assert_eq!(world.partitions.count(), 3);
+    assert!(two.get("orders").is_none());
+    two.refresh().await.expect("Redis is up");
+    assert_eq!(two.get("orders"), one.get("orders"));
+    assert_eq!(world.catalog(3).await.get_by_id(id), one.get("orders"));
+    let grown = two.grow(id, 5).await.expect("grown");
+    assert_eq!((grown.partitions, world.partitions.count()), (5, 5));
+    one.refresh().await.expect("Redis is up");
+    one.delete(id).await.expect("deleted");
+    assert_eq!(world.partitions.count(), 0);
+    two.refresh().await.expect("Redis is up");
+    assert!(two.get("orders").is_none() && two.get_by_id(id).is_none());
+    assert!(two.delete(id).await.is_err());
+}
+
+#[tokio::test]
+async fn of_two_brokers_that_create_one_name_one_wins() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    for round in 0..20 {
+        let name = format!("race-{round}");
+        let (a, b) = tokio::join!(create(&one, &name, 1), create(&two, &name, 1));
+        let (won, lost) = if a.is_ok() { (a, b) } else { (b, a) };
+        let id = won.expect("one wins");
+        assert_eq!(lost, Err(CreateError::Exists(name.clone())));
+        one.refresh().await.expect("Redis is up");
+        two.refresh().await.expect("Redis is up");
+        assert_eq!(one.get(&name).map(|topic| topic.id), Some(id));
+        assert_eq!(two.get(&name).map(|topic| topic.id), Some(id));
+    }
+    assert_eq!(world.partitions.count(), 20);
+}
+
+#[tokio::test]
+async fn what_is_created_by_many_at_once_in_one_broker_is_all_there() {
+    let world = World::new().await;
+    let catalog = world.catalog(1).await;
+    let names: Vec<String> = (0..100).map(|index| format!("t-{index}")).collect();
+    let created = futures::future::join_all(names.iter().map(|name| create(&catalog, name, 2))).await;
+    assert!(created.iter().all(Result::is_ok));
+    assert_eq!(catalog.snapshot().topics().len(), 100);
+    assert_eq!(world.partitions.count(), 200);
+}
+
+#[tokio::test]
+async fn a_topic_that_its_broker_did_not_finish_is_finished_by_the_next() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    world.partitions.broken.store(true, Ordering::Relaxed);
+    assert!(matches!(create(&one, "orders", 2).await, Err(CreateError::Store(_))));
+    world.partitions.broken.store(false, Ordering::Relaxed);
+    let id = one.get("orders").expect("the name is claimed").id;
+    assert_eq!(world.partitions.count(), 0);
+    let two = world.catalog(2).await;
+    two.finish().await.expect("finished");
+    assert_eq!(world.partitions.count(), 2);
+    assert_eq!(one.ensure_created(id).await, Ok(false), "nothing is left to do");
+
+    world.partitions.broken.store(true, Ordering::Relaxed);
+    two.delete(id).await.expect("deleted, to be freed later");
+    world.partitions.broken.store(false, Ordering::Relaxed);
+    assert_eq!(world.partitions.count(), 2);
+    let again = create(&two, "orders", 1).await.expect("the name is free");
+    assert_ne!(again, id);
+    assert_eq!(world.partitions.count(), 1, "the old partitions went before the new ones came");
+}
+
+#[tokio::test]
+async fn the_first_use_finishes_a_topic() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    world.partitions.broken.store(true, Ordering::Relaxed);
+    assert!(create(&one, "orders", 2).await.is_err());
+    world.partitions.broken.store(false, Ordering::Relaxed);
+    let id = one.get("orders").expect("the name is claimed").id;
+    assert_eq!(one.ensure_created(id).await, Ok(true));
+    assert_eq!(world.partitions.count(), 2);
+}
+
+#[tokio::test]
+async fn partitions_made_for_a_topic_that_was_deleted_meanwhile_are_removed_again() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    let id = create(&one, "orders", 2).await.expect("created");
+    let topic = one.get("orders").expect("there");
+    let store = RedisCatalogStore::new(world.redis.client().await);
+    one.delete(id).await.expect("deleted");
+    // As if the broker that created it had been slow: it makes the partitions and then asks whether they are wanted.
+    let done = crate::topics::store::Unfinished {
+        name: topic.name.clone(),
+        id,
+        partitions: 2,
+        work: crate::topics::store::Work::Create,
+    };
+    assert_eq!(store.finish(&done).await, Ok(false));
+}
+
+#[tokio::test]
+async fn configs_of_two_brokers_are_both_kept() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    let id = create(&one, "orders", 1).await.expect("created");
+    two.refresh().await.expect("Redis is up");
+    let set = |name: &'static str, value: &'static str| {
+        move |values: &Values| {
+            let mut values = values.clone();
+            values.insert(name.to_owned(), value.to_owned());
+            Ok::<_, std::convert::Infallible>(values)
+        }
+    };
+    one.alter_topic_configs(id, set("retention.ms", "1000")).await.expect("altered");
+    two.alter_topic_configs(id, set("weir.layout", "batch")).await.expect("altered although it was stale");
+    one.refresh().await.expect("Redis is up");
+    let topic = one.get("orders").expect("there");
+    assert_eq!(topic.configs, values(&[("retention.ms", "1000"), ("weir.layout", "batch")]));
+    assert_eq!(topic.log_config.retention_ms, Some(1000));
+
+    one.alter_configs(&Resource::Cluster, set("message.max.bytes", "5")).await.expect("altered");
+    two.alter_configs(&Resource::Cluster, set("max.connections", "9")).await.expect("altered although it was stale");
+    one.refresh().await.expect("Redis is up");
+    for catalog in [&one, &two] {
+        assert_eq!(catalog.settings().load().max_connections, 9);
+        assert_eq!(catalog.get("orders").expect("there").log_config.max_message_bytes, 5);
+    }
+    one.alter_configs(&Resource::Broker(1), set("message.max.bytes", "6")).await.expect("altered");
+    assert_eq!(one.get("orders").expect("there").log_config.max_message_bytes, 6);
+    two.refresh().await.expect("Redis is up");
+    assert_eq!(two.get("orders").expect("there").log_config.max_message_bytes, 5, "another broker's own value");
+}
+
+#[tokio::test]
+async fn listeners_are_told_of_changes_by_this_and_other_brokers() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    two.subscribe({
+        let told = told.clone();
+        move |event| {
+            told.lock().push(match event {
+                CatalogEvent::Created(topic) => format!("created {}", topic.name),
+                CatalogEvent::Deleted { name, .. } => format!("deleted {name}"),
+                CatalogEvent::Grown(topic) => format!("grown {} {}", topic.name, topic.partitions),
+                CatalogEvent::ConfigsChanged(topic) => format!("configs {}", topic.name),
+                CatalogEvent::SettingsChanged => "settings".to_owned(),
+            });
+        }
+    });
+    let id = create(&one, "orders", 1).await.expect("created");
+    two.refresh().await.expect("Redis is up");
+    two.grow(id, 2).await.expect("grown");
+    let edit = |_: &Values| Ok::<_, std::convert::Infallible>(values(&[("retention.ms", "1")]));
+    two.alter_topic_configs(id, edit).await.expect("altered");
+    let edit = |_: &Values| Ok::<_, std::convert::Infallible>(values(&[("max.connections", "1")]));
+    one.alter_configs(&Resource::Cluster, edit).await.expect("altered");
+    two.refresh().await.expect("Redis is up");
+    two.delete(id).await.expect("deleted");
+    let again = create(&one, "orders", 1).await;
+    assert_eq!(again, Err(CreateError::Exists("orders".to_owned())), "one has not heard of the deletion yet");
+    one.refresh().await.expect("Redis is up");
+    create(&one, "orders", 1).await.expect("created again");
+    two.refresh().await.expect("Redis is up");
+    assert_eq!(
+        *told.lock(),
+        ["created orders", "grown orders 2", "configs orders", "settings", "deleted orders", "created orders"]
+    );
+}
+
+#[tokio::test]
+async fn a_change_by_another_broker_is_pushed() {
+    let world = World::new().await;
+    let (client, one) = world.broker(1).await;
+    let two = world.catalog(2).await;
+    assert!(client.changes().next().await.everything, "a new connection may have missed anything");
+    create(&two, "orders", 1).await.expect("created");
+    let version = client.keyspace().catalog_version();
+    assert!(client.changes().next().await.keys.contains(&version));
+    one.refresh().await.expect("Redis is up");
+    assert!(one.get("orders").is_some());
+}
+
+#[tokio::test]
+async fn a_repeated_change_is_done_once() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    let topic = one.plan(&new_topic("orders", 1)).expect("legal");
+    let first = one.create(vec![topic.clone()]).await.pop().expect("one answer").expect("created");
+    let second = one.create(vec![topic]).await.pop().expect("one answer").expect("the same topic");
+    assert_eq!(first.id, second.id);
+}
+
+#[tokio::test]
+async fn ten_thousand_topics_load_and_change_quickly() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    let planned = (0..10_000).map(|index| one.plan(&new_topic(&format!("t.{index}"), 1)).expect("legal")).collect();
+    assert!(one.create(planned).await.iter().all(Result::is_ok));
+    let started = std::time::Instant::now();
+    let two = world.catalog(2).await;
+    assert_eq!(two.snapshot().topics().len(), 10_000);
+    create(&two, "one-more", 1).await.expect("created");
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
