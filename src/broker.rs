@@ -51,6 +51,11 @@ pub enum BrokerError {
     Listen { name: String, address: String, reason: io::Error },
     #[error("the HTTP port can't listen on {address} ({reason}): give another address with --http")]
     Http { address: String, reason: io::Error },
+    #[error(
+        "`cluster.id` is {configured}, but the data in this Redis belongs to cluster {stored}: remove the setting, or give another \
+         --keyspace"
+    )]
+    ClusterId { configured: String, stored: String },
     #[error("another broker has taken node id {0}: give one of them another with --node-id")]
     Replaced(NodeId),
     #[error("the system refuses to tell of signals: {0}")]
@@ -188,6 +193,9 @@ async fn start(
     let settings = BrokerSettings::new(&Layers { fixed: config.settings.broker.clone(), ..Layers::default() });
     server::claim_layout(client).await?;
     let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
+    if let Some(configured) = settings.cluster_id.as_ref().filter(|configured| **configured != cluster_id) {
+        return Err(BrokerError::ClusterId { configured: configured.clone(), stored: cluster_id });
+    }
     let bound = config.listeners.iter().map(bind_listener).collect::<Result<Vec<_>, _>>()?;
     let listeners: Vec<handlers::Listener> = config
         .listeners

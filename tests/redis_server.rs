@@ -309,7 +309,7 @@ fn a_broker_that_was_killed_is_replaced_at_once() {
 }
 
 #[test]
-fn the_cluster_id_is_made_once_or_given() {
+fn the_cluster_id_is_made_or_given_once() {
     let redis = Redis::start(&[]);
     let stored =
         || redis::cmd("GET").arg("{korvet:catalog}:cluster").query::<String>(&mut redis.connection()).expect("an id");
@@ -318,8 +318,12 @@ fn the_cluster_id_is_made_once_or_given() {
     assert_eq!(id.len(), 22, "a UUID in URL-safe base64");
     drop(Broker::start(&["--redis-url", &redis.url()]).expect("a broker"));
     assert_eq!(stored(), id);
-    drop(Broker::start(&["--redis-url", &redis.url(), "--override", "cluster.id=mine"]).expect("a broker"));
-    assert_eq!(stored(), "mine");
+    let other = ["--redis-url", &redis.url(), "--override", "cluster.id=mine"];
+    let refused = Broker::start(&other).err().expect("a refusal");
+    assert!(
+        refused.stderr.contains(&format!("`cluster.id` is mine, but the data in this Redis belongs to cluster {id}"))
+    );
+    drop(Broker::start(&[&other[..], &["--keyspace", "new"]].concat()).expect("a broker"));
 }
 
 fn http(address: SocketAddr, path: &str) -> String {
@@ -393,4 +397,20 @@ fn an_address_that_is_taken_is_told_with_exit_code_1() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(&address) && ended.stderr.contains("give another address with"), "{ended:?}");
     }
+}
+
+#[test]
+fn the_user_that_the_documentation_makes_may_do_what_weir_needs() {
+    let page = include_str!("../docs/configuration.md");
+    let line = page.lines().find(|line| line.starts_with("ACL SETUSER weir ")).expect("an ACL");
+    let redis = Redis::start(&[]);
+    let mut command = redis::Cmd::new();
+    for word in line.replace("PASSWORD", "secret").split_whitespace() {
+        command.arg(word);
+    }
+    command.exec(&mut redis.connection()).expect("a legal ACL");
+    let url = format!("redis://weir:secret@127.0.0.1:{}", redis.port);
+    let broker = Broker::start(&["--redis-url", &url]).unwrap_or_else(|ended| panic!("{ended:?}"));
+    let denied: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query(&mut redis.connection()).expect("a log");
+    assert!(denied.is_empty(), "{denied:?} {}", broker.log());
 }

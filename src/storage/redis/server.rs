@@ -220,15 +220,11 @@ pub async fn claim_layout(client: &Client) -> Result<(), StoreError> {
     client.query(redis::cmd("SET").arg(key).arg(LAYOUT_VERSION).arg("NX")).await
 }
 
-/// The cluster's id: `configured`, or the one in Redis, or a new one that is kept there.
+/// The cluster's id: the one in Redis or, where there is none, `configured` or a new one that is kept there from now on.
 pub async fn cluster_id(client: &Client, configured: Option<&str>) -> Result<String, StoreError> {
     let key = client.keyspace().cluster();
-    if let Some(id) = configured {
-        client.query::<()>(redis::cmd("SET").arg(&key).arg(id)).await?;
-        return Ok(id.to_owned());
-    }
     // Kafka's form of a random UUID.
-    let new = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
+    let new = configured.map_or_else(|| URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()), str::to_owned);
     client.query::<()>(redis::cmd("SET").arg(&key).arg(new).arg("NX")).await?;
     client.query(redis::cmd("GET").arg(&key)).await
 }
