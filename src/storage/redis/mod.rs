@@ -5,6 +5,8 @@ pub mod client;
 pub mod embedded;
 pub mod groups;
 pub mod keys;
+pub mod log;
+pub mod producer_ids;
 pub mod registry;
 mod scripts;
 pub mod server;

@@ -3,8 +3,12 @@
 use redis::{RedisError, aio::ConnectionLike};
 
 /// One library a file, `scripts/*.lua`.
-const LIBRARIES: &[&str] =
-    &[include_str!("scripts/brokers.lua"), include_str!("scripts/catalog.lua"), include_str!("scripts/groups.lua")];
+const LIBRARIES: &[&str] = &[
+    include_str!("scripts/brokers.lua"),
+    include_str!("scripts/catalog.lua"),
+    include_str!("scripts/groups.lua"),
+    include_str!("scripts/log.lua"),
+];
 
 /// Loads every library, replacing one of the same name.
 pub(super) async fn load(connection: &mut impl ConnectionLike) -> Result<(), RedisError> {

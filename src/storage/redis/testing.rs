@@ -62,6 +62,28 @@ impl TestRedis {
         client.get_multiplexed_async_connection().await.expect("the server is up")
     }
 
+    /// What somebody else with `redis-cli` would do.
+    pub(crate) async fn command(&self, words: &[&str]) -> redis::Value {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        let mut connection = self.connection().await;
+        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Kills the server and starts it anew, with what it had saved.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_file(self.socket());
+        self.server = spawn(&self.folder);
+        self.wait_until_ready().await;
+    }
+
     /// Kills the server.
     pub(crate) fn kill(&mut self) {
         let _ = self.server.kill();

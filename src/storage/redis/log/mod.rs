@@ -1,0 +1,306 @@
+//! A partition's log on a Redis Stream: what the design calls the heart. `docs/redis-layout.md` says what lies in Redis;
+//! `scripts/log.lua` is the part that Redis runs.
+
+mod append;
+mod core;
+mod entry;
+mod functions;
+mod json;
+mod plan;
+mod producers;
+mod read;
+mod retain;
+mod seek;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use self::{
+    core::{Core, EntryId},
+    functions::{Keys, Loaded, Snapshot},
+    producers::Producer,
+};
+use super::client::Client;
+use crate::{
+    log::store::{
+        Append, AppendOutcome, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
+        TimestampedOffset,
+    },
+    model::PartitionId,
+};
+
+/// What a log on Redis may take.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Batches with more records are refused in the `record` layout: a transaction holds Redis for all of them.
+    pub record_layout_max_records: usize,
+    /// And batches whose records take more bytes, decompressed.
+    pub record_layout_max_bytes: usize,
+    /// Further batches of an append go into a transaction of their own.
+    pub transaction_max_entries: usize,
+    pub transaction_max_bytes: usize,
+    /// An append of no more bytes and records than these is one Function call instead of a transaction.
+    pub small_append_max_bytes: usize,
+    pub small_append_max_records: usize,
+    /// Fields of a partition's state, nearly all of them idempotent producers: the least recently used go first.
+    pub state_max_fields: usize,
+    /// How long the outcome of an append is asked for after its answer was lost.
+    pub resolve_patience: Duration,
+    /// Time between trims by appends to one partition.
+    pub trim_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            record_layout_max_records: 10_000,
+            record_layout_max_bytes: 8 << 20,
+            transaction_max_entries: 4_000,
+            transaction_max_bytes: 8 << 20,
+            small_append_max_bytes: 3 << 10,
+            small_append_max_records: 5,
+            state_max_fields: 10_000,
+            resolve_patience: Duration::from_secs(10),
+            trim_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The logs of all partitions.
+pub struct RedisLog {
+    client: Arc<Client>,
+    options: Options,
+    /// The state field in which Redis keeps this writer's last append: `w:` and a number that no other writer has.
+    writer_field: String,
+    partitions: Mutex<HashMap<PartitionId, Arc<Partition>>>,
+    /// How long producers are remembered (ms), as the last append had it.
+    producers_expire_after_ms: AtomicI64,
+}
+
+/// What this process knows of a partition. None of it is needed for correctness.
+struct Partition {
+    id: PartitionId,
+    keys: Keys,
+    /// Appends pass one at a time.
+    writer: tokio::sync::Mutex<Writer>,
+    view: Mutex<View>,
+}
+
+/// What appends need.
+#[derive(Default)]
+struct Writer {
+    /// Of the last append that was sent.
+    number: u64,
+    /// As of the core `producers_at`; `None` for a producer that Redis does not know.
+    producers: HashMap<i64, Option<Producer>>,
+    producers_at: Option<Core>,
+    /// Records below this offset have a field `__ts` even if it is 0.
+    timestamps_until: i64,
+    trimmed_at: Option<Instant>,
+}
+
+/// The latest that is known.
+#[derive(Default)]
+struct View {
+    generation: Option<u64>,
+    core: Option<Core>,
+    epochs: Vec<(i32, i64)>,
+    checked: i64,
+    /// Where readers went on, oldest first.
+    cursors: VecDeque<read::Cursor>,
+    /// What was logged as an error and still stands.
+    reported: Vec<String>,
+    /// The length and last ID at which interference was looked for in vain.
+    inspected: Option<(Option<i64>, EntryId)>,
+}
+
+impl View {
+    /// Takes over a core that was read or written on the `generation`th connection, unless a newer one is known.
+    fn take(&mut self, generation: Option<u64>, core: &Core) {
+        let is_older = self.generation == generation
+            && self.core.as_ref().is_some_and(|known| {
+                (core.next_offset, core.log_start, core.fence) < (known.next_offset, known.log_start, known.fence)
+            });
+        if !is_older {
+            self.generation = generation;
+            self.core = Some(core.clone());
+        }
+    }
+}
+
+impl RedisLog {
+    pub fn new(client: Arc<Client>, options: Options) -> Self {
+        Self {
+            client,
+            options,
+            writer_field: format!("w:{:016x}", rand::random::<u64>()),
+            partitions: Mutex::default(),
+            producers_expire_after_ms: AtomicI64::new(Duration::from_secs(86_400).as_millis() as i64),
+        }
+    }
+
+    fn partition(&self, id: &PartitionId) -> Arc<Partition> {
+        let mut partitions = self.partitions.lock();
+        if let Some(partition) = partitions.get(id) {
+            return partition.clone();
+        }
+        let partition = Arc::new(Partition {
+            id: id.clone(),
+            keys: Keys::of(self.client.keyspace(), id),
+            writer: tokio::sync::Mutex::default(),
+            view: Mutex::default(),
+        });
+        partitions.insert(id.clone(), partition.clone());
+        partition
+    }
+
+    fn forget(&self, id: &PartitionId) {
+        self.partitions.lock().remove(id);
+    }
+
+    /// Reads the state, with `fields` of it.
+    async fn snapshot(&self, partition: &Partition, fields: &[String]) -> Result<Snapshot, StoreError> {
+        let generation = self.client.generation();
+        match functions::load(&self.client, &partition.keys, partition.id.topic_id, fields).await? {
+            Loaded::Here(snapshot) => {
+                let mut view = partition.view.lock();
+                view.take(generation, &snapshot.core);
+                view.epochs.clone_from(&snapshot.epochs);
+                view.checked = snapshot.checked;
+                Ok(*snapshot)
+            }
+            Loaded::Gone { cause, stream_exists: false } if cause == "missing" => {
+                self.forget(&partition.id);
+                Err(StoreError::NoSuchPartition)
+            }
+            Loaded::Gone { cause, .. } => {
+                let state = &partition.keys.state;
+                Err(self.quarantined(partition, format!("the state {state} can't be read: {cause}")))
+            }
+            Loaded::Other => {
+                self.forget(&partition.id);
+                Err(StoreError::NoSuchPartition)
+            }
+        }
+    }
+
+    /// The core as far as it is known, else read.
+    async fn known_core(&self, partition: &Partition) -> Result<Core, StoreError> {
+        let known = {
+            let view = partition.view.lock();
+            view.core.clone().filter(|_| view.generation == self.client.generation())
+        };
+        match known {
+            Some(core) => Ok(core),
+            None => Ok(self.snapshot(partition, &[]).await?.core),
+        }
+    }
+}
+
+/// Epochs and their first offsets, as far as their records are left.
+fn epoch_starts(core: &Core, epochs: &[(i32, i64)]) -> Vec<(i32, i64)> {
+    if core.next_offset == 0 {
+        return Vec::new();
+    }
+    let mut starts = if epochs.is_empty() { vec![(core.leader_epoch, 0)] } else { epochs.to_vec() };
+    let below = starts.iter().filter(|(_, start)| *start <= core.log_start).count();
+    starts.drain(..below.saturating_sub(1));
+    if let Some(first) = starts.first_mut() {
+        first.1 = first.1.max(core.log_start);
+    }
+    starts
+}
+
+fn log_state(core: &Core, epochs: &[(i32, i64)]) -> LogState {
+    LogState {
+        log_start_offset: core.log_start,
+        next_offset: core.next_offset,
+        leader_epoch: core.leader_epoch,
+        epoch_starts: epoch_starts(core, epochs),
+        max_timestamp: core.max_timestamp,
+        size_bytes: core.size_bytes(),
+    }
+}
+
+#[async_trait]
+impl LogStore for RedisLog {
+    async fn create(&self, id: &PartitionId) -> Result<(), StoreError> {
+        let partition = self.partition(id);
+        let mut command = functions::call("weir1_create", &partition.keys);
+        command.arg(id.topic_id.to_string());
+        let answer: redis::Value = self.client.query(&command).await?;
+        let answer = functions::Answer::of(answer).ok_or_else(|| functions::unexpected("weir1_create", &"nothing"))?;
+        match answer.word.as_str() {
+            "ok" => Ok(()),
+            "other" => Err(StoreError::Refused(format!(
+                "{} still holds a partition of another topic id",
+                partition.keys.state
+            ))),
+            "occupied" => Err(self.quarantined(
+                &partition,
+                format!("{} is there, but there is no state of it", answer.text(0).unwrap_or_default()),
+            )),
+            _ => Err(functions::unexpected("weir1_create", &answer)),
+        }
+    }
+
+    async fn load(&self, id: &PartitionId) -> Result<LogState, StoreError> {
+        let partition = self.partition(id);
+        let mut snapshot = self.snapshot(&partition, &[]).await?;
+        if snapshot.length != Some(snapshot.core.entries) {
+            snapshot = self.inspect(&partition, snapshot).await?;
+        }
+        Ok(log_state(&snapshot.core, &snapshot.epochs))
+    }
+
+    async fn append(&self, id: &PartitionId, append: Append) -> Result<AppendOutcome, StoreError> {
+        let expire_after = append.now_ms.saturating_sub(append.producers_expire_before_ms);
+        self.producers_expire_after_ms.store(expire_after, Ordering::Relaxed);
+        self.append_all(&self.partition(id), append).await
+    }
+
+    async fn read(&self, id: &PartitionId, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+        self.read_batches(&self.partition(id), read).await
+    }
+
+    async fn find_timestamp(&self, id: &PartitionId, timestamp: i64) -> Result<Option<TimestampedOffset>, StoreError> {
+        self.first_at_or_after(&self.partition(id), timestamp).await
+    }
+
+    async fn find_max_timestamp(&self, id: &PartitionId) -> Result<Option<TimestampedOffset>, StoreError> {
+        self.first_of_largest(&self.partition(id)).await
+    }
+
+    async fn delete_records(&self, id: &PartitionId, before_offset: i64) -> Result<i64, StoreError> {
+        self.delete_below(&self.partition(id), before_offset).await
+    }
+
+    async fn retain(&self, id: &PartitionId, retention: Retention) -> Result<LogState, StoreError> {
+        self.check_retention(&self.partition(id), retention).await
+    }
+
+    async fn producers(&self, id: &PartitionId) -> Result<Vec<ProducerState>, StoreError> {
+        self.all_producers(&self.partition(id)).await
+    }
+
+    async fn delete(&self, id: &PartitionId) -> Result<(), StoreError> {
+        let keys = Keys::of(self.client.keyspace(), id);
+        let mut command = functions::call("weir1_delete", &keys);
+        command.arg(id.topic_id.to_string());
+        let _: redis::Value = self.client.query(&command).await?;
+        self.forget(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! Reading by offset: entries of both layouts as wire batches.
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::{
+    Partition, RedisLog,
+    core::{Core, EntryId, epoch_at},
+    entry::{Entry, Record, decode},
+    functions::{call, unexpected},
+};
+use crate::{
+    log::store::{Read, StoreError, StoredBatch},
+    protocol::records::{
+        BatchBuilder, BatchHeader, BatchOptions, Codec, Compression, EndTransactionMarker, NewRecord, ProducerStamp,
+        TimestampType,
+    },
+    storage::redis::client::store_error,
+};
+
+/// Readers' places that are kept for a partition.
+const MOST_CURSORS: usize = 64;
+/// Entries of one `XRANGE`.
+const MOST_ENTRIES: u64 = 2_000;
+/// A batch made of `record` entries is cut at this size, before compression.
+const BUILT_BATCH_BYTES: usize = 256 << 10;
+/// Marks that are looked at ahead of a reader: it reads no further than to the last of them in one go.
+const MARKS_AHEAD: usize = 4;
+
+/// Where the entry that holds `offset` is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    pub(super) offset: i64,
+    /// `XRANGE` from here.
+    pub(super) from: EntryId,
+    /// Up to here (exclusive) are no more bytes than lie between a few marks.
+    pub(super) until: EntryId,
+    /// What entries took in the last read; 0 if not known.
+    pub(super) entry_bytes: u64,
+}
+
+impl RedisLog {
+    pub(super) async fn read_batches(&self, partition: &Partition, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+        let core = self.known_core(partition).await?;
+        let offset = read.offset.max(core.log_start);
+        if offset >= core.next_offset {
+            return Ok(Vec::new());
+        }
+        let mut cursor = self.cursor(partition, &core, offset).await?;
+        let mut assembler = {
+            let epochs = partition.view.lock().epochs.clone();
+            Assembler::new(offset, read, epochs, core.leader_epoch)
+        };
+        let end = core.last.after();
+        while !assembler.is_full && cursor.from < end {
+            if cursor.from >= cursor.until {
+                cursor.until = self.bytes_bound(partition, assembler.next_offset, end).await?;
+            }
+            let entry_bytes = if cursor.entry_bytes > 0 { cursor.entry_bytes } else { core.bytes_per_entry() };
+            let count = (assembler.room() / entry_bytes + 1).clamp(1, MOST_ENTRIES);
+            let entries = self.entries(partition, cursor.from, cursor.until.min(end), count).await?;
+            let is_short = u64::try_from(entries.len()).unwrap_or(u64::MAX) < count;
+            if let Some(bytes) = entries.iter().map(Entry::size).sum::<usize>().checked_div(entries.len()) {
+                cursor.entry_bytes = u64::try_from(bytes).unwrap_or(1).max(1);
+            }
+            let last = entries.last().map(|entry| entry.id);
+            for entry in entries {
+                let id = entry.id;
+                match assembler.take(entry) {
+                    Taken::Whole => {}
+                    Taken::NoMore => break,
+                    Taken::Foreign => {
+                        let cause = format!("entry {id} of {} is not Weir's", partition.keys.stream);
+                        self.report(partition, &cause);
+                    }
+                }
+            }
+            cursor.from = match last {
+                Some(last) if !is_short => last.after(),
+                _ => cursor.until.min(end),
+            };
+        }
+        let missing = assembler.missing.take();
+        let (batches, next) = assembler.finish();
+        if let Some((from, to)) = missing {
+            let cause = format!("records {from} to {to} are missing from {}", partition.keys.stream);
+            self.report(partition, &cause);
+        }
+        if let Some((next_offset, last)) = next {
+            cursor.offset = next_offset;
+            cursor.from = last.after();
+            keep_cursor(partition, offset, cursor);
+        }
+        Ok(batches)
+    }
+
+    async fn cursor(&self, partition: &Partition, core: &Core, offset: i64) -> Result<Cursor, StoreError> {
+        let known = partition.view.lock().cursors.iter().rfind(|cursor| cursor.offset == offset).copied();
+        if let Some(cursor) = known {
+            return Ok(cursor);
+        }
+        let from = self.locate(partition, core, offset).await?;
+        Ok(Cursor { offset, from, until: from, entry_bytes: 0 })
+    }
+
+    /// An ID from which `XRANGE` finds the entry that holds `offset`, at once or after a short scan.
+    pub(super) async fn locate(&self, partition: &Partition, core: &Core, offset: i64) -> Result<EntryId, StoreError> {
+        const LARGE_ENTRY: u64 = 16 << 10;
+        if offset >= core.next_offset {
+            return Ok(core.last.after());
+        }
+        let mut command = call("weir1_seek", &partition.keys);
+        command.arg(offset).arg(core.last.ms);
+        command.arg(if core.bytes_per_entry() > LARGE_ENTRY { "scan" } else { "probe" });
+        let id: Vec<u8> = self.client.query(&command).await?;
+        EntryId::parse(&id).ok_or_else(|| unexpected("weir1_seek", &id))
+    }
+
+    /// Where a reader at `offset` has to stop for now, lest it read too much at once.
+    async fn bytes_bound(&self, partition: &Partition, offset: i64, end: EntryId) -> Result<EntryId, StoreError> {
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(&partition.keys.marks).arg(format!("({offset}")).arg("+inf").arg("BYSCORE");
+        command.arg("LIMIT").arg(0).arg(MARKS_AHEAD);
+        let marks: Vec<String> = self.client.query(&command).await?;
+        let id = marks.get(MARKS_AHEAD - 1).and_then(|mark| EntryId::parse(mark.split(' ').nth(1)?.as_bytes()));
+        Ok(id.unwrap_or(end))
+    }
+
+    /// Entries with `from <= ID < until`.
+    pub(super) async fn entries(
+        &self,
+        partition: &Partition,
+        from: EntryId,
+        until: EntryId,
+        count: u64,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut connection = self.client.exclusive().await?;
+        let mut command = redis::cmd("XRANGE");
+        command.arg(&partition.keys.stream).arg(from.to_string()).arg(format!("({until}")).arg("COUNT").arg(count);
+        let answer: Value = match command.query_async(&mut connection).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Its state is unknown: not for the next reader.
+                drop(deadpool_redis::Connection::take(connection));
+                return Err(match store_error(&error) {
+                    StoreError::Refused(text) if text.contains("WRONGTYPE") => {
+                        self.quarantined(partition, format!("{} is no stream", partition.keys.stream))
+                    }
+                    error => error,
+                });
+            }
+        };
+        Entry::list(answer).ok_or_else(|| unexpected("XRANGE", &"something else"))
+    }
+}
+
+fn keep_cursor(partition: &Partition, was_at: i64, cursor: Cursor) {
+    let mut view = partition.view.lock();
+    if let Some(at) = view.cursors.iter().position(|known| known.offset == was_at) {
+        view.cursors.remove(at);
+    }
+    if view.cursors.len() == MOST_CURSORS {
+        view.cursors.pop_front();
+    }
+    view.cursors.push_back(cursor);
+}
+
+enum Taken {
+    Whole,
+    /// It does not fit any more.
+    NoMore,
+    Foreign,
+}
+
+/// Makes batches of entries that come in order.
+struct Assembler {
+    read: Read,
+    epochs: Vec<(i32, i64)>,
+    leader_epoch: i32,
+    batches: Vec<StoredBatch>,
+    bytes: usize,
+    is_full: bool,
+    /// The first offset that is not yet taken.
+    next_offset: i64,
+    /// The entry that ended with the offset before it; none before the first was taken.
+    last: Option<EntryId>,
+    building: Option<Building>,
+    /// First and last offset of a hole.
+    missing: Option<(i64, i64)>,
+}
+
+struct Building {
+    builder: BatchBuilder,
+    kind: Kind,
+    max_timestamp: i64,
+}
+
+/// What the records of one batch have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    append_time: Option<i64>,
+    producer: Option<(i64, i16)>,
+    is_control: bool,
+    leader_epoch: i32,
+}
+
+impl Assembler {
+    fn new(offset: i64, read: Read, epochs: Vec<(i32, i64)>, leader_epoch: i32) -> Self {
+        Self {
+            read,
+            epochs,
+            leader_epoch,
+            batches: Vec::new(),
+            bytes: 0,
+            is_full: false,
+            next_offset: offset,
+            last: None,
+            building: None,
+            missing: None,
+        }
+    }
+
+    /// Bytes that may still be read.
+    fn room(&self) -> u64 {
+        let built = self.building.as_ref().map_or(0, |building| building.builder.size());
+        u64::try_from(self.read.max_bytes.saturating_sub(self.bytes + built)).unwrap_or(u64::MAX)
+    }
+
+    fn take(&mut self, entry: Entry) -> Taken {
+        let id = entry.id;
+        let Some(last_offset) = id.offset() else { return Taken::Foreign };
+        match entry.into_batch() {
+            Ok(batch) => self.take_batch(id, last_offset, batch),
+            Err(entry) if last_offset < self.next_offset => match decode(&entry) {
+                Some(_) => Taken::Whole,
+                None => Taken::Foreign,
+            },
+            Err(entry) => self.take_record(id, last_offset, &entry),
+        }
+    }
+
+    fn take_batch(&mut self, id: EntryId, last_offset: i64, mut bytes: Vec<u8>) -> Taken {
+        let Ok(header) = BatchHeader::parse(&bytes) else { return Taken::Foreign };
+        let base_offset = last_offset.saturating_sub(i64::from(header.last_offset_delta));
+        if header.size() != bytes.len() || header.last_offset_delta < 0 || base_offset < 0 {
+            return Taken::Foreign;
+        }
+        if last_offset < self.next_offset {
+            return Taken::Whole;
+        }
+        self.flush();
+        if !self.batches.is_empty() && self.bytes + bytes.len() > self.read.max_bytes {
+            self.is_full = true;
+            return Taken::NoMore;
+        }
+        // The ID is what counts; a batch that was copied here by hand may say something else.
+        if let Some(field) = bytes.first_chunk_mut::<8>()
+            && header.base_offset != base_offset
+        {
+            *field = base_offset.to_be_bytes();
+        }
+        self.note_gap(base_offset);
+        self.bytes += bytes.len();
+        self.batches.push(StoredBatch {
+            base_offset,
+            last_offset,
+            max_timestamp: header.max_timestamp,
+            bytes: Bytes::from(bytes),
+        });
+        self.advance(id, last_offset);
+        self.is_full = self.bytes >= self.read.max_bytes;
+        if self.is_full { Taken::NoMore } else { Taken::Whole }
+    }
+
+    fn take_record(&mut self, id: EntryId, offset: i64, entry: &Entry) -> Taken {
+        let Some(record) = decode(entry) else { return Taken::Foreign };
+        let kind = Kind {
+            append_time: record.is_append_time.then_some(record.timestamp),
+            producer: record.producer,
+            is_control: record.control.is_some(),
+            leader_epoch: epoch_at(&self.epochs, offset, self.leader_epoch),
+        };
+        let size = entry.size();
+        let must_flush = self.building.as_ref().is_some_and(|building| {
+            let built = building.builder.size();
+            building.kind != kind
+                || kind.is_control
+                || built + size > BUILT_BATCH_BYTES
+                || self.bytes + built + size > self.read.max_bytes
+        });
+        if must_flush {
+            self.flush();
+            if self.bytes + size > self.read.max_bytes {
+                self.is_full = true;
+                return Taken::NoMore;
+            }
+        } else if self.building.is_none() && !self.batches.is_empty() && self.bytes + size > self.read.max_bytes {
+            self.is_full = true;
+            return Taken::NoMore;
+        }
+        self.note_gap(offset);
+        let codec = self.read.codec;
+        let building = self.building.get_or_insert_with(|| Building {
+            builder: BatchBuilder::new(options(codec, kind)),
+            kind,
+            max_timestamp: record.timestamp,
+        });
+        building.max_timestamp = building.max_timestamp.max(record.timestamp);
+        if push(&mut building.builder, offset, &record).is_err() {
+            return Taken::Foreign;
+        }
+        self.advance(id, offset);
+        Taken::Whole
+    }
+
+    fn advance(&mut self, id: EntryId, last_offset: i64) {
+        self.last = Some(id);
+        self.next_offset = last_offset.saturating_add(1);
+    }
+
+    fn note_gap(&mut self, base_offset: i64) {
+        if self.last.is_some() && base_offset > self.next_offset && self.missing.is_none() {
+            self.missing = Some((self.next_offset, base_offset - 1));
+        }
+    }
+
+    fn flush(&mut self) {
+        let Some(building) = self.building.take() else { return };
+        let (Some(base_offset), Some(last_offset)) = (building.builder.base_offset(), building.builder.last_offset())
+        else {
+            return;
+        };
+        // It fails where an encoder does; the records are then sent without compression.
+        let max_timestamp = building.max_timestamp;
+        if let Ok(bytes) = building.builder.finish() {
+            self.bytes += bytes.len();
+            self.batches.push(StoredBatch { base_offset, last_offset, max_timestamp, bytes });
+        }
+    }
+
+    /// The batches, and the offset after them with the ID of the entry before it.
+    fn finish(mut self) -> (Vec<StoredBatch>, Option<(i64, EntryId)>) {
+        self.flush();
+        (self.batches, self.last.map(|last| (self.next_offset, last)))
+    }
+}
+
+fn options(codec: Codec, kind: Kind) -> BatchOptions {
+    BatchOptions {
+        compression: Compression::new(if kind.is_control { Codec::None } else { codec }),
+        timestamp_type: match kind.append_time {
+            Some(_) => TimestampType::LogAppendTime,
+            None => TimestampType::CreateTime,
+        },
+        partition_leader_epoch: kind.leader_epoch,
+        producer: kind.producer.map(|(producer_id, producer_epoch)| ProducerStamp {
+            producer_id,
+            producer_epoch,
+            base_sequence: crate::protocol::records::NO_SEQUENCE,
+        }),
+        is_transactional: kind.producer.is_some(),
+        is_control: kind.is_control,
+    }
+}
+
+fn push(
+    builder: &mut BatchBuilder,
+    offset: i64,
+    record: &Record<'_>,
+) -> Result<(), crate::protocol::records::BuildError> {
+    let marker = record.control.map(|(kind, coordinator_epoch)| EndTransactionMarker { kind, coordinator_epoch });
+    let marker = marker.map(|marker| (marker.key(), marker.value()));
+    let (key, value) = match &marker {
+        Some((key, value)) => (Some(key.as_slice()), Some(value.as_slice())),
+        None => (record.key, record.value.as_deref()),
+    };
+    builder.push(NewRecord { offset, timestamp: record.timestamp, key, value, headers: record.headers.iter().copied() })
+}
