@@ -1,5 +1,7 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
 
+mod domain;
+
 use std::{io, io::Write, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -7,6 +9,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::domain::Domain;
 use crate::{
     clock::Clock,
     config::{Config, Listener, RedisServer, masked},
@@ -31,7 +34,6 @@ use crate::{
         http::{self, Probe},
         metrics::{ApiRow, Figures},
     },
-    topics::{configs::Layers, settings::BrokerSettings},
 };
 
 /// Why the broker did not start or go on, in one sentence.
@@ -190,8 +192,9 @@ async fn start(
     foundations: &Tasks,
     replaced: &CancellationToken,
 ) -> Result<(), BrokerError> {
-    let settings = BrokerSettings::new(&Layers { fixed: config.settings.broker.clone(), ..Layers::default() });
     server::claim_layout(client).await?;
+    let domain = Domain::start(config, client, tasks).await?;
+    let settings = domain.topics.settings().load_full();
     let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
     if let Some(configured) = settings.cluster_id.as_ref().filter(|configured| **configured != cluster_id) {
         return Err(BrokerError::ClusterId { configured: configured.clone(), stored: cluster_id });
@@ -230,8 +233,15 @@ async fn start(
             rack: settings.broker_rack.clone(),
             listeners: listeners.clone(),
         },
-        limits: RequestLimits { max_bytes: settings.socket_request_max_bytes, max_structured_bytes: 3 << 20 },
+        limits: RequestLimits {
+            max_bytes: settings.socket_request_max_bytes,
+            max_structured_bytes: settings.weir_structured_request_max_bytes,
+        },
         metrics: metrics.clone(),
+        topics: domain.topics,
+        log: domain.log,
+        groups: domain.groups,
+        producer_ids: domain.producer_ids,
     });
     let shared = Shared {
         service: Arc::new(services),

@@ -2,7 +2,7 @@
 
 use kafka_protocol::ResponseError;
 
-use crate::log::store::StoreError;
+use crate::{log::store::StoreError, topics::CreateError};
 
 /// What a Produce, Fetch or ListOffsets answers when the storage fails.
 pub fn storage(error: &StoreError) -> ResponseError {
@@ -28,5 +28,18 @@ pub fn coordinator_storage(error: &StoreError) -> ResponseError {
         | StoreError::OutOfMemory
         | StoreError::NoSuchPartition
         | StoreError::FencedLeader(_) => ResponseError::CoordinatorNotAvailable,
+    }
+}
+
+/// What Metadata answers for a topic that could not be created on being asked for.
+pub fn automatic_creation(error: &CreateError) -> ResponseError {
+    match error {
+        CreateError::InvalidName(_) => ResponseError::InvalidTopicException,
+        CreateError::InvalidPartitions => ResponseError::InvalidPartitions,
+        CreateError::InvalidReplicationFactor => ResponseError::InvalidReplicationFactor,
+        CreateError::InvalidConfig(_) => ResponseError::InvalidConfig,
+        CreateError::TooManyPartitions => ResponseError::PolicyViolation,
+        // Somebody else was faster, or the storage fails: the client asks again.
+        CreateError::Exists(_) | CreateError::Store(_) => ResponseError::LeaderNotAvailable,
     }
 }

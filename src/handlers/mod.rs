@@ -6,6 +6,7 @@ mod cluster;
 mod describe_cluster;
 pub mod errors;
 mod find_coordinator;
+mod metadata;
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,10 +19,12 @@ use kafka_protocol::{
 };
 
 use crate::{
+    coordinator, log,
     model::NodeId,
     net::{Caller, Close, Frame, FrameLimit, Reply, Service},
     protocol::{api, codec},
     telemetry::{Metrics, metrics::RequestMetrics},
+    topics,
 };
 
 /// The domain as the handlers see it. Built once by `broker`.
@@ -29,6 +32,10 @@ pub struct Services {
     pub identity: Identity,
     pub limits: RequestLimits,
     pub metrics: Arc<Metrics>,
+    pub topics: Arc<topics::Catalog>,
+    pub log: Arc<log::Log>,
+    pub groups: Arc<coordinator::Coordinator>,
+    pub producer_ids: Arc<log::producer_ids::ProducerIds>,
 }
 
 /// Who this broker is.
@@ -117,6 +124,9 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
     let counted = Counted { metrics: services.metrics.request(start.api_key).cloned(), started: Instant::now() };
     let call = Call { start, caller, frame, counted };
     match api.key {
+        ApiKey::Metadata => {
+            call.answer(|request| async move { metadata::handle(services, &request).await.into() }).await
+        }
         ApiKey::FindCoordinator => call.now(|request| find_coordinator::handle(services, &request)),
         ApiKey::ApiVersions => call.now(|request| api_versions::handle(&request)),
         ApiKey::DescribeAcls => call.now(|_: Request<DescribeAclsRequest>| acls::describe()),

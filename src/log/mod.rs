@@ -134,6 +134,12 @@ impl Log {
         Self { shared: Arc::new(shared), partitions: RwLock::default() }
     }
 
+    /// The epoch this broker leads a partition with, as far as it is known without asking the storage; else the first one.
+    pub fn known_leader_epoch(&self, topic_id: TopicId, index: i32) -> i32 {
+        let partition = self.partitions.read().find(topic_id, index);
+        partition.and_then(|partition| partition.known_bounds()).map_or(0, |bounds| bounds.leader_epoch)
+    }
+
     /// The partition, which the catalog says exists. Reads nothing yet.
     pub fn partition(&self, topic: &TopicName, topic_id: TopicId, index: i32) -> Arc<Partition> {
         if let Some(known) = self.partitions.read().find(topic_id, index) {

@@ -1,0 +1,136 @@
+//! The domain on its storage: topics, logs and groups, and what keeps them in step with each other and with other brokers.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    coordinator::{self, Coordinator, TopicNames},
+    groups,
+    log::{self, Log, producer_ids::ProducerIds, store::StoreError},
+    model::{TopicId, TopicName},
+    storage::redis::{
+        catalog::RedisCatalogStore, client::Client, groups::RedisGroupStore, log as redis_log, log::RedisLog,
+        producer_ids::RedisProducerIds,
+    },
+    tasks::Tasks,
+    topics::{self, Catalog, CatalogEvent, settings::BrokerSettings},
+};
+
+/// Everything that handlers ask.
+pub(super) struct Domain {
+    pub(super) topics: Arc<Catalog>,
+    pub(super) log: Arc<Log>,
+    pub(super) groups: Arc<Coordinator>,
+    pub(super) producer_ids: Arc<ProducerIds>,
+}
+
+impl Domain {
+    /// Loads the catalog and starts what runs beside the requests.
+    pub(super) async fn start(config: &Config, client: &Arc<Client>, tasks: &Tasks) -> Result<Self, StoreError> {
+        let clock = Clock::system();
+        let logs = Arc::new(RedisLog::new(client.clone(), redis_log::Options::default()));
+        let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
+        let options = topics::Options { node: config.node, settings: config.settings.clone(), clock: clock.clone() };
+        let topics = Catalog::load(catalog, logs.clone(), options).await?;
+        let settings = topics.settings().load_full();
+        let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options(&settings)));
+        let groups = Coordinator::start(
+            group_options(&settings),
+            Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone())),
+            Arc::new(CatalogNames(topics.clone())),
+            clock,
+            tasks.clone(),
+        );
+        let producer_ids = Arc::new(ProducerIds::new(Arc::new(RedisProducerIds::new(client.clone()))));
+        let domain = Self { topics, log, groups, producer_ids };
+        domain.follow_deletions(tasks);
+        domain.follow_redis(client, tasks);
+        let topics = domain.topics.clone();
+        tasks.spawn("unfinished topics", async move {
+            if let Err(error) = topics.finish().await {
+                warn!(%error, "partitions of topics that were created or deleted before the start are not all done; the next start tries again");
+            }
+        });
+        Ok(domain)
+    }
+
+    /// What is known of a topic goes with it.
+    fn follow_deletions(&self, tasks: &Tasks) {
+        // Unbounded, since the catalog must not wait: one id for each topic that is deleted.
+        let (deleted, mut to_forget) = mpsc::unbounded_channel();
+        let log = self.log.clone();
+        self.topics.subscribe(move |event| {
+            if let CatalogEvent::Deleted { id, .. } = event {
+                log.forget(*id);
+                let _ = deleted.send(*id);
+            }
+        });
+        let (groups, stopping) = (self.groups.clone(), tasks.stopping().clone());
+        tasks.spawn("offsets of deleted topics", async move {
+            while let Some(Some(id)) = stopping.run_until_cancelled(to_forget.recv()).await {
+                groups.topic_deleted(id).await;
+            }
+        });
+    }
+
+    /// Takes over what other brokers and Redis clients change.
+    fn follow_redis(&self, client: &Arc<Client>, tasks: &Tasks) {
+        let (client, topics, log) = (client.clone(), self.topics.clone(), self.log.clone());
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("changes in redis", async move {
+            let catalog_version = client.keyspace().catalog_version();
+            while let Some(changed) = stopping.run_until_cancelled(client.changes().next()).await {
+                if changed.everything {
+                    log.everything_changed();
+                }
+                if (changed.everything || changed.keys.contains(&catalog_version))
+                    && let Err(error) = topics.refresh().await
+                {
+                    warn!(%error, "the catalog of topics could not be read again; it is tried at its next change");
+                }
+                for key in &changed.keys {
+                    if let Some((topic, index)) = client.keyspace().parse_stream(key) {
+                        log.changed(topic, index);
+                    }
+                }
+            }
+        });
+    }
+}
+
+struct CatalogNames(Arc<Catalog>);
+
+impl TopicNames for CatalogNames {
+    fn name_of(&self, topic: TopicId) -> Option<TopicName> {
+        self.0.get_by_id(topic).map(|topic| topic.name.clone())
+    }
+}
+
+fn log_options(settings: &BrokerSettings) -> log::Options {
+    log::Options {
+        tail_cache_bytes: settings.weir_tail_cache_bytes,
+        fetch_bytes: settings.weir_fetch_response_bytes,
+        producer_id_expiration_ms: settings.producer_id_expiration_ms,
+        ..log::Options::default()
+    }
+}
+
+fn group_options(settings: &BrokerSettings) -> coordinator::Options {
+    let minutes = i64::try_from(settings.offsets_retention_minutes).unwrap_or(i64::MAX);
+    coordinator::Options {
+        settings: groups::Settings {
+            min_session_timeout_ms: settings.group_min_session_timeout_ms,
+            max_session_timeout_ms: settings.group_max_session_timeout_ms,
+            initial_rebalance_delay_ms: settings.group_initial_rebalance_delay_ms,
+            max_size: settings.group_max_size,
+            offset_metadata_max_bytes: settings.offset_metadata_max_bytes,
+            offsets_retention_ms: minutes.saturating_mul(60_000),
+        },
+        retention_check_interval: Duration::from_millis(settings.offsets_retention_check_interval_ms),
+        ..coordinator::Options::default()
+    }
+}

@@ -1,0 +1,144 @@
+//! Metadata, key 3, versions 0-13.
+//!
+//! v1 names the controller and tells "all" (null) from "none" (empty), v4 lets the client forbid creation (KIP-204), v7 has leader
+//! epochs (KIP-320), v8 authorized operations (KIP-430), v9 is flexible, v10 has topic ids, v12 asks by id (KIP-516), v13 has an
+//! error for the whole answer (KIP-1102).
+//!
+//! Differs from Apache Kafka: a topic that is created because it was asked for is in the answer at once, where Kafka answers
+//! UNKNOWN_TOPIC_OR_PARTITION and has it ready when the client asks again; the controller is the broker itself.
+
+use std::{collections::HashSet, sync::Arc};
+
+use kafka_protocol::{
+    ResponseError,
+    messages::{
+        MetadataRequest, MetadataResponse, TopicName as WireTopicName,
+        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+    },
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+
+use super::{
+    Request, Services,
+    cluster::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, operations},
+    errors,
+};
+use crate::{
+    model::TopicId,
+    topics::{Topic, names},
+};
+
+pub(super) async fn handle(services: &Services, request: &Request<MetadataRequest>) -> MetadataResponse {
+    let body = &request.body;
+    let brokers = services
+        .brokers(&request.caller)
+        .into_iter()
+        .map(|broker| {
+            MetadataResponseBroker::default()
+                .with_node_id(broker.node.0.into())
+                .with_host(broker.host)
+                .with_port(broker.port)
+                .with_rack(broker.rack)
+        })
+        .collect();
+    let asked_operations = (8..=10).contains(&request.version) && body.include_cluster_authorized_operations;
+    MetadataResponse::default()
+        .with_brokers(brokers)
+        .with_cluster_id(Some(StrBytes::from_string(services.identity.cluster_id.clone())))
+        .with_controller_id(services.identity.node.0.into())
+        .with_topics(topics(services, request).await)
+        .with_cluster_authorized_operations(if asked_operations {
+            operations(CLUSTER_OPERATIONS)
+        } else {
+            OPERATIONS_NOT_ASKED
+        })
+}
+
+async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<MetadataResponseTopic> {
+    let body = &request.body;
+    let answer =
+        Answer { services, version: request.version, with_operations: body.include_topic_authorized_operations };
+    let asked = match &body.topics {
+        Some(asked) if !(request.version == 0 && asked.is_empty()) => asked,
+        _ => return services.topics.snapshot().topics().map(|topic| answer.known(topic)).collect(),
+    };
+    let may_create = body.allow_auto_topic_creation && services.topics.settings().load().auto_create_topics_enable;
+    let mut seen = HashSet::new();
+    // Kafka puts what it can't answer behind the rest.
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for one in asked {
+        if !seen.insert((&one.name, one.topic_id)) {
+            continue;
+        }
+        let by_id = !one.topic_id.is_nil();
+        let found = match &one.name {
+            _ if by_id => services.topics.get_by_id(TopicId(one.topic_id)),
+            Some(name) => services.topics.get(name),
+            None => None,
+        };
+        match (found, &one.name) {
+            (Some(topic), _) => known.push(answer.known(&topic)),
+            (None, _) if by_id => unknown.push(answer.refused(None, one.topic_id, ResponseError::UnknownTopicId)),
+            (None, None) => unknown.push(answer.refused(None, Uuid::nil(), ResponseError::UnknownTopicId)),
+            (None, Some(name)) if names::validate(name).is_err() => {
+                unknown.push(answer.refused(Some(&name.0), Uuid::nil(), ResponseError::InvalidTopicException));
+            }
+            (None, Some(name)) if may_create && !names::is_reserved(name) => {
+                match services.topics.auto_create(name).await {
+                    Ok(topic) => known.push(answer.known(&topic)),
+                    Err(error) => {
+                        unknown.push(answer.refused(Some(&name.0), Uuid::nil(), errors::automatic_creation(&error)));
+                    }
+                }
+            }
+            (None, Some(name)) => {
+                unknown.push(answer.refused(Some(&name.0), Uuid::nil(), ResponseError::UnknownTopicOrPartition));
+            }
+        }
+    }
+    known.append(&mut unknown);
+    known
+}
+
+struct Answer<'a> {
+    services: &'a Services,
+    version: i16,
+    with_operations: bool,
+}
+
+impl Answer<'_> {
+    fn known(&self, topic: &Arc<Topic>) -> MetadataResponseTopic {
+        let node = self.services.identity.node.0;
+        let partitions = (0..topic.partitions)
+            .map(|index| {
+                MetadataResponsePartition::default()
+                    .with_partition_index(index)
+                    .with_leader_id(node.into())
+                    .with_leader_epoch(self.services.log.known_leader_epoch(topic.id, index))
+                    .with_replica_nodes(vec![node.into()])
+                    .with_isr_nodes(vec![node.into()])
+            })
+            .collect();
+        let with_operations = self.version >= 8 && self.with_operations;
+        MetadataResponseTopic::default()
+            .with_name(Some(WireTopicName(StrBytes::from_string(topic.name.to_string()))))
+            .with_topic_id(topic.id.0)
+            .with_partitions(partitions)
+            .with_topic_authorized_operations(if with_operations {
+                operations(TOPIC_OPERATIONS)
+            } else {
+                OPERATIONS_NOT_ASKED
+            })
+    }
+
+    fn refused(&self, name: Option<&StrBytes>, id: Uuid, error: ResponseError) -> MetadataResponseTopic {
+        // Before v12 a topic without a name can't be said.
+        let name = name.cloned().or_else(|| (self.version < 12).then(StrBytes::default));
+        MetadataResponseTopic::default()
+            .with_error_code(error.code())
+            .with_name(name.map(WireTopicName))
+            .with_topic_id(id)
+            .with_topic_authorized_operations(OPERATIONS_NOT_ASKED)
+    }
+}
