@@ -130,6 +130,24 @@ impl Connection {
         Self { stream, next_id: 0 }
     }
 
+    /// For brokers that may be gone.
+    pub fn try_to(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, next_id: 1 })
+    }
+
+    pub fn try_send(&mut self, frame: &[u8]) -> Option<()> {
+        self.stream.write_all(frame).ok()
+    }
+
+    pub fn try_receive<A: Decodable + HeaderVersion>(&mut self, version: i16) -> Option<A> {
+        let mut frame = self.frame().ok()?;
+        ResponseHeader::decode(&mut frame, A::header_version(version)).ok()?;
+        A::decode(&mut frame, version).ok()
+    }
+
     /// Sends one request and reads its answer.
     pub fn call<Q, A>(&mut self, key: i16, version: i16, request: &Q) -> A
     where
