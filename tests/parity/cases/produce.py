@@ -446,7 +446,8 @@ def a_deleted_topic(b):
 
 
 def producer(b):
-    answer = b.ask("InitProducerId", TransactionalId=None, TransactionTimeoutMs=60_000, ProducerId=-1, ProducerEpoch=-1)
+    """A producer id of the broker's."""
+    answer = b.settle("InitProducerId", lambda a: not a["ErrorCode"], TransactionalId=None, TransactionTimeoutMs=60_000)
     return answer["ProducerId"]
 
 

@@ -133,8 +133,11 @@ class Broker:
             self.cluster_id = metadata["ClusterId"]
             if not metadata["Brokers"]:
                 return False
-            # Kafka creates its internal topics when the first group and the first transactional producer ask for their coordinator.
-            return all(not ask("FindCoordinator", 3, Key="warm-up", KeyType=kind)["ErrorCode"] for kind in (0, 1))
+            # Kafka creates its internal topics when the first group and the first transactional producer ask for their coordinator;
+            # its first block of producer ids comes late as well.
+            coordinators = [ask("FindCoordinator", 3, Key="warm-up", KeyType=kind) for kind in (0, 1)]
+            producer = ask("InitProducerId", 4, TransactionalId=None, TransactionTimeoutMs=1000)
+            return not any(answer["ErrorCode"] for answer in (*coordinators, producer))
         finally:
             connection.close()
 

@@ -105,6 +105,9 @@ RULES = [
     Rule("*", "BatchIndexErrorMessage", _text, "words for people; that there are some is compared"),
     Rule("DescribeConfigs", "Results.Configs.Documentation", _text, "words for people; that there are some is compared"),
     Rule("Produce", "Responses.PartitionResponses.LogAppendTimeMs", _now, "the broker's clock"),
+    Rule("ListOffsets", "Topics.Partitions.Timestamp", _now, "the broker's clock, under LogAppendTime"),
+    Rule("Fetch", "Batch.MaxTimestamp", _now, "the broker's clock, under LogAppendTime"),
+    Rule("Fetch", "Batch.Records.Timestamp", _now, "the broker's clock, under LogAppendTime"),
     Rule("DescribeLogDirs", "Results.LogDir", _text, "a path of the machine"),
     Rule("DescribeLogDirs", "Results.TotalBytes", _size, "the machine's disk"),
     Rule("DescribeLogDirs", "Results.UsableBytes", _size, "the machine's disk"),
@@ -118,10 +121,12 @@ OTHERS_DROPPED = {
     ("DescribeLogDirs", "Results.Topics"): "Name",
 }
 
-# Kafka fills these from hash maps, so their order means nothing.
+# Kafka fills these lists from hash maps, so their order means nothing. Named: the fields to order them by before ids are numbered.
 UNORDERED = {
-    ("Produce", "Responses"),
-    ("Produce", "Responses.PartitionResponses"),
+    ("Produce", "Responses"): (),
+    ("Produce", "Responses.PartitionResponses"): (),
+    ("JoinGroup", "Members"): ("GroupInstanceId", "Metadata"),
+    ("DescribeGroups", "Groups.Members"): ("ClientId", "GroupInstanceId", "MemberMetadata"),
 }
 
 
@@ -152,8 +157,11 @@ class _Pass:
         key = OTHERS_DROPPED.get((self.api, path))
         if key and self.own:
             value = [v for v in value if v[key] is None or v[key].startswith(self.symbols.prefix)]
+        by = UNORDERED.get((self.api, path))
+        if by:
+            value = sorted(value, key=lambda element: repr([element.get(field) for field in by]))
         value = [self.value(v, path + ".") if not isinstance(v, dict) else self.struct(v, path) for v in value]
-        return sorted(value, key=repr) if (self.api, path) in UNORDERED else value
+        return value if by is None else sorted(value, key=repr)
 
     def records(self, value):
         return [self.struct(batch, "Batch") for batch in records.decode(value)]

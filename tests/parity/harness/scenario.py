@@ -64,12 +64,13 @@ class Scenario:
         """One request whose answer is compared. Returns the answer as it came, or None where there was none."""
         return self.start(api, version, label, **fields).finish()
 
-    def start(self, api, version=None, label=None, on=None, encode_as=None, decode_as=None, client_id=..., seconds=ANSWER_SECONDS, own=False, **fields):
+    def start(self, api, version=None, label=None, on=None, encode_as=None, decode_as=None, client_id=..., seconds=ANSWER_SECONDS, own=False, compared=True, **fields):
         """Sends now; `.finish()` waits for the answer. For requests that the broker holds back. `own` is for listings of everything: only
         what this case made is compared."""
         version = self.version_of(api) if version is None else version
-        step = Step(self._label(label or api), api, version, None)
-        self.steps.append(step)
+        step = Step(self._label(label or api) if compared else api, api, version, None)
+        if compared:
+            self.steps.append(step)
         connection = on or self.main
         schema = self.broker.schemas[api]
         frame, correlation_id = connection.frame(schema, version, fields, encode_as=encode_as, client_id=client_id)
