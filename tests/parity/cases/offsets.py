@@ -32,7 +32,8 @@ def commit(b, group, *topics, label=None, generation=-1, member="", instance=Non
 def committed(b, group, *topics, label="what is committed", everything=False, **more):
     """`topics` are (name, partitions); versions below 8 ask for one group, later ones for several."""
     wanted = None if everything else [{"Name": n, "TopicId": b.topic_id(n), "PartitionIndexes": list(p)} for n, p in topics]
-    return b.send("OffsetFetch", label=label, GroupId=group, Topics=wanted, Groups=[{"GroupId": group, "Topics": wanted}], **more)
+    by_name = wanted and [{"Name": t["Name"], "PartitionIndexes": t["PartitionIndexes"]} for t in wanted]
+    return b.send("OffsetFetch", label=label, GroupId=group, Topics=by_name, Groups=[{"GroupId": group, "Topics": wanted}], **more)
 
 
 # --- OffsetCommit ----------------------------------------------------------------------------------------------------------------------

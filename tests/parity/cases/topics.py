@@ -155,8 +155,9 @@ def no_topics(b):
 
 @case("CreateTopics", "2+")
 def timeouts(b):
-    for timeout in (0, -1, 1):
-        b.note(f"timeout {timeout}", create(b, wanted(b.name(f"t{timeout}")), timeout=timeout, label=f"timeout {timeout}") is not None)
+    """No time at all: REQUEST_TIMED_OUT."""
+    for timeout in (0, -1):
+        create(b, wanted(b.name(f"t{timeout}")), timeout=timeout, label=f"timeout {timeout}")
 
 
 @case("CreateTopics", "2+")

@@ -119,12 +119,19 @@ OTHERS_DROPPED = {
     ("ListGroups", "Groups"): "GroupId",
     ("DescribeTopicPartitions", "Topics"): "Name",
     ("DescribeLogDirs", "Results.Topics"): "Name",
+    ("ElectLeaders", "ReplicaElectionResults"): "Topic",
+    ("ListConfigResources", "ConfigResources"): "ResourceName",
 }
+
+# Topic settings that only Weir has.
+WEIR_SETTINGS = {"weir.layout", "weir.value.format", "weir.retention.records"}
+SETTINGS_LISTED = {("CreateTopics", "Topics.Configs"), ("DescribeConfigs", "Results.Configs")}
 
 # Kafka fills these lists from hash maps, so their order means nothing. Named: the fields to order them by before ids are numbered.
 UNORDERED = {
     ("Produce", "Responses"): (),
     ("Produce", "Responses.PartitionResponses"): (),
+    ("DeleteTopics", "Responses"): (),
     ("JoinGroup", "Members"): ("GroupInstanceId", "Metadata"),
     ("DescribeGroups", "Groups.Members"): ("ClientId", "GroupInstanceId", "MemberMetadata"),
 }
@@ -157,6 +164,8 @@ class _Pass:
         key = OTHERS_DROPPED.get((self.api, path))
         if key and self.own:
             value = [v for v in value if v[key] is None or v[key].startswith(self.symbols.prefix)]
+        if (self.api, path) in SETTINGS_LISTED:
+            value = [v for v in value if v["Name"] not in WEIR_SETTINGS]
         by = UNORDERED.get((self.api, path))
         if by:
             value = sorted(value, key=lambda element: repr([element.get(field) for field in by]))
