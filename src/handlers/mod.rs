@@ -4,6 +4,7 @@ mod acls;
 mod api_versions;
 mod cluster;
 mod describe_cluster;
+mod error_codes;
 pub mod errors;
 mod find_coordinator;
 mod metadata;
@@ -18,6 +19,7 @@ use kafka_protocol::{
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 
+use self::error_codes::ErrorCodes;
 use crate::{
     coordinator, log,
     model::NodeId,
@@ -157,6 +159,13 @@ impl Counted {
             metrics.served(version, self.started.elapsed());
         }
     }
+
+    fn answered_with(&self, version: i16, response: &impl ErrorCodes) {
+        self.answered(version);
+        if let Some(metrics) = &self.metrics {
+            response.count_errors(metrics);
+        }
+    }
 }
 
 impl Call<'_> {
@@ -172,19 +181,20 @@ impl Call<'_> {
     fn now<R, A>(self, handle: impl FnOnce(Request<R>) -> A) -> Result<Reply, Close>
     where
         R: Decodable + HeaderVersion,
-        A: Encodable + HeaderVersion,
+        A: Encodable + HeaderVersion + ErrorCodes,
     {
         let codec::RequestStart { api_version, correlation_id, .. } = self.start;
         let (request, counted) = self.decode()?;
-        let frame = encode(correlation_id, api_version, &handle(request))?;
-        counted.answered(api_version);
+        let response = handle(request);
+        let frame = encode(correlation_id, api_version, &response)?;
+        counted.answered_with(api_version, &response);
         Ok(Reply::Ready(frame))
     }
 
     async fn answer<R, A, F, Fut>(self, handle: F) -> Result<Reply, Close>
     where
         R: Decodable + HeaderVersion,
-        A: Encodable + HeaderVersion + Send + 'static,
+        A: Encodable + HeaderVersion + ErrorCodes + Send + Sync + 'static,
         F: FnOnce(Request<R>) -> Fut,
         Fut: Future<Output = Outcome<A>>,
     {
@@ -193,12 +203,13 @@ impl Call<'_> {
         match handle(request).await {
             Outcome::Ready(response) => {
                 let frame = encode(correlation_id, version, &response)?;
-                counted.answered(version);
+                counted.answered_with(version, &response);
                 Ok(Reply::Ready(frame))
             }
             Outcome::Later(response) => Ok(Reply::Later(Box::pin(async move {
-                let frame = encode(correlation_id, version, &response.await)?;
-                counted.answered(version);
+                let response = response.await;
+                let frame = encode(correlation_id, version, &response)?;
+                counted.answered_with(version, &response);
                 Ok(frame)
             }))),
             Outcome::Encoded(frame) => Ok(Reply::Later(Box::pin(async move {
