@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::start(&logging::Options { json: config.log.format == LogFormat::Json, filter: config.log.filter.clone() });
+    raise_file_limit();
     // Without it, freed memory goes back to the system only when the next allocation comes.
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -61,6 +62,15 @@ fn main() -> ExitCode {
             eprintln!("weir: {error}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Every connection is an open file, and the limit that processes start with is often a low one that they may raise.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the limit of open files can't be raised (ulimit -n)");
     }
 }
 

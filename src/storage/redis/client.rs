@@ -50,6 +50,8 @@ struct Current {
     gone: AtomicU64,
     lost: Notify,
     metrics: RedisMetrics,
+    /// When it was last said that Redis refuses work, for one line a while instead of one a command.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Current {
@@ -266,7 +268,26 @@ impl Client {
         }
         let error = store_error(&error);
         self.current.metrics.failed(failure_kind(&error));
+        self.complain(&error);
         error
+    }
+
+    /// Tells the operator of what only they can mend.
+    fn complain(&self, error: &StoreError) {
+        const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(30);
+        let advice = match error {
+            StoreError::OutOfMemory => "its memory is full (maxmemory): raise the limit, or let retention remove more",
+            StoreError::NotReady(text) if text.contains("MISCONF") => {
+                "it can't write its files: see its log and the disk"
+            }
+            StoreError::NotReady(_) => "it is not ready",
+            _ => return,
+        };
+        let mut complained = self.current.complained.lock();
+        if complained.is_none_or(|at| at.elapsed() > BETWEEN_COMPLAINTS) {
+            *complained = Some(Instant::now());
+            warn!(%error, "Redis refuses work; {advice}");
+        }
     }
 }
 
