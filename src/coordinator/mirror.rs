@@ -82,8 +82,8 @@ impl Mirror {
         let moves: Vec<(TopicPartition, MirrorMove)> = taken
             .into_iter()
             .filter_map(|((group, at), offset)| {
-                let partition =
-                    PartitionId { topic: topics.name_of(at.topic)?, topic_id: at.topic, index: at.partition };
+                let topic = topics.name_of(at.topic)?;
+                let partition = PartitionId { topic, topic_id: at.topic, index: at.partition };
                 Some((at, MirrorMove { group, partition, offset }))
             })
             .collect();

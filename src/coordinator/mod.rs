@@ -52,7 +52,7 @@ pub enum CoordinatorError {
     NotAvailable,
 }
 
-/// What the coordinator must know of topics.
+/// What the coordinator must know of topics: offsets are filed by topic id, clients subscribe by name.
 pub trait TopicNames: Send + Sync + 'static {
     /// `None` for a topic that is gone.
     fn name_of(&self, topic: TopicId) -> Option<TopicName>;
@@ -380,3 +380,6 @@ pub fn fresh_member_id(instance: Option<&GroupInstanceId>, client_id: &str) -> M
     let stem = instance.map_or(client_id, GroupInstanceId::as_str);
     MemberId::new(&format!("{stem}-{}", Uuid::new_v4()))
 }
+
+#[cfg(test)]
+mod tests;
