@@ -2,7 +2,7 @@
 
 use kafka_protocol::ResponseError;
 
-use crate::{log::store::StoreError, topics::CreateError};
+use crate::{coordinator::CoordinatorError, groups::GroupError, log::store::StoreError, topics::CreateError};
 
 /// What a Produce, Fetch or ListOffsets answers when the storage fails.
 pub fn storage(error: &StoreError) -> ResponseError {
@@ -17,17 +17,30 @@ pub fn storage(error: &StoreError) -> ResponseError {
     }
 }
 
-/// What a request to a group answers when the storage fails.
-pub fn coordinator_storage(error: &StoreError) -> ResponseError {
+/// What a request to a group answers.
+pub fn coordinator(error: &CoordinatorError) -> ResponseError {
     match error {
-        StoreError::NotReady(_) => ResponseError::CoordinatorLoadInProgress,
-        StoreError::NotSent(_)
-        | StoreError::Refused(_)
-        | StoreError::Quarantined(_)
-        | StoreError::OutcomeUnknown(_)
-        | StoreError::OutOfMemory
-        | StoreError::NoSuchPartition
-        | StoreError::FencedLeader(_) => ResponseError::CoordinatorNotAvailable,
+        CoordinatorError::Group(error) => group(error),
+        CoordinatorError::Loading => ResponseError::CoordinatorLoadInProgress,
+        CoordinatorError::NotAvailable => ResponseError::CoordinatorNotAvailable,
+    }
+}
+
+pub fn group(error: &GroupError) -> ResponseError {
+    match error {
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::GroupNotFound => ResponseError::GroupIdNotFound,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::GroupFull => ResponseError::GroupMaxSizeReached,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::UnknownMember => ResponseError::UnknownMemberId,
+        GroupError::FencedInstance => ResponseError::FencedInstanceId,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
     }
 }
 

@@ -3,11 +3,22 @@
 mod acls;
 mod api_versions;
 mod cluster;
+mod delete_groups;
 mod describe_cluster;
+mod describe_groups;
 mod error_codes;
 pub mod errors;
 mod find_coordinator;
+mod group_wire;
+mod heartbeat;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod sync_group;
 
 use std::{sync::Arc, time::Instant};
 
@@ -135,6 +146,16 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
         ApiKey::CreateAcls => call.now(|request| acls::create(&request.body)),
         ApiKey::DeleteAcls => call.now(|request| acls::delete(&request.body)),
         ApiKey::DescribeCluster => call.now(|request| describe_cluster::handle(services, &request)),
+        ApiKey::OffsetCommit => call.answer(|request| offset_commit::handle(services, request)).await,
+        ApiKey::OffsetFetch => call.answer(|request| offset_fetch::handle(services, request)).await,
+        ApiKey::JoinGroup => call.answer(|request| join_group::handle(services, request)).await,
+        ApiKey::Heartbeat => call.answer(|request| heartbeat::handle(services, request)).await,
+        ApiKey::LeaveGroup => call.answer(|request| leave_group::handle(services, request)).await,
+        ApiKey::SyncGroup => call.answer(|request| sync_group::handle(services, request)).await,
+        ApiKey::DescribeGroups => call.answer(|request| describe_groups::handle(services, request)).await,
+        ApiKey::ListGroups => call.answer(|request| list_groups::handle(services, request)).await,
+        ApiKey::DeleteGroups => call.answer(|request| delete_groups::handle(services, request)).await,
+        ApiKey::OffsetDelete => call.answer(|request| offset_delete::handle(services, request)).await,
         key => Err(Close(format!("{key:?} is in the table of served APIs and has no handler"))),
     }
 }
