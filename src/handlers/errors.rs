@@ -5,11 +5,16 @@ use kafka_protocol::ResponseError;
 use crate::{
     coordinator::CoordinatorError,
     groups::GroupError,
-    log::store::StoreError,
-    topics::{ChangeError, CreateError},
+    log::{
+        AppendError, FetchError,
+        session::SessionError,
+        store::{AppendRefusal, StoreError},
+    },
+    protocol::records::InvalidBatch,
+    topics::CreateError,
 };
 
-/// What a Produce, Fetch or ListOffsets answers when the storage fails.
+/// What a change of a partition answers when the storage fails.
 pub fn storage(error: &StoreError) -> ResponseError {
     match error {
         StoreError::NotSent(_) | StoreError::NotReady(_) | StoreError::Refused(_) | StoreError::Quarantined(_) => {
@@ -49,29 +54,6 @@ pub fn group(error: &GroupError) -> ResponseError {
     }
 }
 
-/// What CreateTopics answers.
-pub fn create_topic(error: &CreateError) -> ResponseError {
-    match error {
-        CreateError::InvalidName(_) => ResponseError::InvalidTopicException,
-        CreateError::Exists(_) => ResponseError::TopicAlreadyExists,
-        CreateError::InvalidPartitions => ResponseError::InvalidPartitions,
-        CreateError::InvalidReplicationFactor => ResponseError::InvalidReplicationFactor,
-        CreateError::InvalidConfig(_) => ResponseError::InvalidConfig,
-        CreateError::TooManyPartitions => ResponseError::PolicyViolation,
-        CreateError::Store(error) => storage(error),
-    }
-}
-
-/// What a request to change or delete a topic, or to change configs, answers.
-pub fn change_topic(error: &ChangeError) -> ResponseError {
-    match error {
-        ChangeError::Missing => ResponseError::UnknownTopicOrPartition,
-        // Retriable, and nothing happened.
-        ChangeError::Contended => ResponseError::KafkaStorageError,
-        ChangeError::Store(error) => storage(error),
-    }
-}
-
 /// What Metadata answers for a topic that could not be created on being asked for.
 pub fn automatic_creation(error: &CreateError) -> ResponseError {
     match error {
@@ -82,5 +64,81 @@ pub fn automatic_creation(error: &CreateError) -> ResponseError {
         CreateError::TooManyPartitions => ResponseError::PolicyViolation,
         // Somebody else was faster, or the storage fails: the client asks again.
         CreateError::Exists(_) | CreateError::Store(_) => ResponseError::LeaderNotAvailable,
+    }
+}
+
+/// What a request that only reads answers when the storage fails: consumers give up on what they do not expect there, so
+/// lost and slow answers read as a storage that is not well for now.
+pub fn reading(error: &StoreError) -> ResponseError {
+    match error {
+        StoreError::NotSent(_)
+        | StoreError::OutcomeUnknown(_)
+        | StoreError::OutOfMemory
+        | StoreError::NotReady(_)
+        | StoreError::Refused(_)
+        | StoreError::Quarantined(_) => ResponseError::KafkaStorageError,
+        StoreError::NoSuchPartition => ResponseError::UnknownTopicOrPartition,
+        StoreError::FencedLeader(_) => ResponseError::NotLeaderOrFollower,
+    }
+}
+
+/// What a partition of a Produce answers when its batch is not known to be in the log.
+pub fn append(error: &AppendError) -> ResponseError {
+    match error {
+        AppendError::Store(error) => storage(error),
+        AppendError::Refused { refusal, .. } => match refusal {
+            AppendRefusal::OutOfOrderSequence => ResponseError::OutOfOrderSequenceNumber,
+            AppendRefusal::DuplicateSequence => ResponseError::DuplicateSequenceNumber,
+            AppendRefusal::FencedProducer => ResponseError::InvalidProducerEpoch,
+            AppendRefusal::UnknownProducer => ResponseError::UnknownProducerId,
+            AppendRefusal::NotJson { .. } => ResponseError::InvalidRecord,
+            AppendRefusal::TooLarge => ResponseError::MessageTooLarge,
+        },
+        AppendError::NotSentInTime => ResponseError::KafkaStorageError,
+        AppendError::NotAnsweredInTime | AppendError::Abandoned => ResponseError::RequestTimedOut,
+    }
+}
+
+/// What a partition of a Produce answers when its batch is not taken as it is.
+pub fn invalid_batch(invalid: &InvalidBatch) -> ResponseError {
+    match invalid {
+        InvalidBatch::UnknownMagic(_) | InvalidBatch::TooShort(_) | InvalidBatch::CrcMismatch { .. } => {
+            ResponseError::CorruptMessage
+        }
+        InvalidBatch::TooLarge { .. }
+        | InvalidBatch::TooManyRecords { .. }
+        | InvalidBatch::DecompressedTooLarge { .. } => ResponseError::MessageTooLarge,
+        InvalidBatch::ZstdNotAllowed | InvalidBatch::UnknownCodec(_) => ResponseError::UnsupportedCompressionType,
+        InvalidBatch::Rejected(rejected) if rejected.any_timestamp => ResponseError::InvalidTimestamp,
+        InvalidBatch::Missing
+        | InvalidBatch::MoreThanOne
+        | InvalidBatch::OldMagic(_)
+        | InvalidBatch::BaseOffsetNotZero(_)
+        | InvalidBatch::InvalidOffsetRange(_)
+        | InvalidBatch::InvalidCount(_)
+        | InvalidBatch::InconsistentCount { .. }
+        | InvalidBatch::ControlBatch
+        | InvalidBatch::InvalidSequence { .. }
+        | InvalidBatch::Malformed { .. }
+        | InvalidBatch::Rejected(_) => ResponseError::InvalidRecord,
+    }
+}
+
+/// What a partition of a Fetch or of a question for offsets answers instead of records.
+pub fn fetch(error: &FetchError) -> ResponseError {
+    match error {
+        FetchError::Store(error) => reading(error),
+        FetchError::OffsetOutOfRange(_) => ResponseError::OffsetOutOfRange,
+        FetchError::FencedLeaderEpoch(_) => ResponseError::FencedLeaderEpoch,
+        FetchError::UnknownLeaderEpoch(_) => ResponseError::UnknownLeaderEpoch,
+    }
+}
+
+/// What a Fetch answers whose session is not in order.
+pub fn session(error: SessionError) -> ResponseError {
+    match error {
+        SessionError::NotFound => ResponseError::FetchSessionIdNotFound,
+        SessionError::InvalidEpoch => ResponseError::InvalidFetchSessionEpoch,
+        SessionError::TopicIds => ResponseError::FetchSessionTopicIdError,
     }
 }

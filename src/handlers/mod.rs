@@ -1,36 +1,32 @@
 //! One file per Kafka API: wire types in, domain calls, wire types out.
 
 mod acls;
-mod alter_configs;
-mod alter_partition_reassignments;
 mod api_versions;
-mod assignments;
 mod cluster;
-mod config_resource;
-mod create_partitions;
-mod create_topics;
 mod delete_groups;
-mod delete_topics;
+mod delete_records;
 mod describe_cluster;
-mod describe_configs;
 mod describe_groups;
-mod describe_topic_partitions;
-mod elect_leaders;
+mod describe_log_dirs;
+mod describe_producers;
 mod error_codes;
 pub mod errors;
+mod fetch;
 mod find_coordinator;
 mod group_wire;
 mod heartbeat;
-mod incremental_alter_configs;
+mod init_producer_id;
 mod join_group;
 mod leave_group;
-mod list_config_resources;
 mod list_groups;
-mod list_partition_reassignments;
+mod list_offsets;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
+mod offset_for_leader_epoch;
+mod partitions;
+mod produce;
 mod sync_group;
 
 use std::{sync::Arc, time::Instant};
@@ -39,7 +35,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::{
-    messages::{ApiKey, DescribeAclsRequest, ListPartitionReassignmentsRequest},
+    messages::{ApiKey, DescribeAclsRequest},
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 
@@ -150,14 +146,25 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
     let counted = Counted { metrics: services.metrics.request(start.api_key).cloned(), started: Instant::now() };
     let call = Call { start, caller, frame, counted };
     match api.key {
+        ApiKey::Produce => call.answer(|request| produce::handle(services, request)).await,
+        ApiKey::Fetch => {
+            call.answer(|request| async move { fetch::handle(services, start.correlation_id, request) }).await
+        }
+        ApiKey::ListOffsets => call.later(|request| list_offsets::handle(services.clone(), request)),
         ApiKey::Metadata => {
             call.answer(|request| async move { metadata::handle(services, &request).await.into() }).await
         }
         ApiKey::FindCoordinator => call.now(|request| find_coordinator::handle(services, &request)),
         ApiKey::ApiVersions => call.now(|request| api_versions::handle(&request)),
+        ApiKey::DeleteRecords => call.later(|request| delete_records::handle(services.clone(), request)),
+        ApiKey::InitProducerId => call.later(|request| init_producer_id::handle(services.clone(), request)),
+        ApiKey::OffsetForLeaderEpoch => {
+            call.later(|request| offset_for_leader_epoch::handle(services.clone(), request))
+        }
         ApiKey::DescribeAcls => call.now(|_: Request<DescribeAclsRequest>| acls::describe()),
         ApiKey::CreateAcls => call.now(|request| acls::create(&request.body)),
         ApiKey::DeleteAcls => call.now(|request| acls::delete(&request.body)),
+        ApiKey::DescribeLogDirs => call.later(|request| describe_log_dirs::handle(services.clone(), request)),
         ApiKey::DescribeCluster => call.now(|request| describe_cluster::handle(services, &request)),
         ApiKey::OffsetCommit => call.answer(|request| offset_commit::handle(services, request)).await,
         ApiKey::OffsetFetch => call.answer(|request| offset_fetch::handle(services, request)).await,
@@ -169,46 +176,7 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
         ApiKey::ListGroups => call.answer(|request| list_groups::handle(services, request)).await,
         ApiKey::DeleteGroups => call.answer(|request| delete_groups::handle(services, request)).await,
         ApiKey::OffsetDelete => call.answer(|request| offset_delete::handle(services, request)).await,
-        ApiKey::CreateTopics => {
-            call.answer(|request| async move {
-                create_topics::handle(&services.topics, &services.broker_ids(), &request).await.into()
-            })
-            .await
-        }
-        ApiKey::DeleteTopics => {
-            call.answer(|request| async move { delete_topics::handle(&services.topics, &request).await.into() }).await
-        }
-        ApiKey::CreatePartitions => {
-            call.answer(|request| async move {
-                create_partitions::handle(&services.topics, &services.broker_ids(), &request).await.into()
-            })
-            .await
-        }
-        ApiKey::DescribeConfigs => {
-            call.now(|request| describe_configs::handle(&services.topics, services.identity.node, &request))
-        }
-        ApiKey::AlterConfigs => {
-            call.answer(|request| async move {
-                alter_configs::handle(&services.topics, services.identity.node, &request).await.into()
-            })
-            .await
-        }
-        ApiKey::IncrementalAlterConfigs => {
-            call.answer(|request| async move {
-                incremental_alter_configs::handle(&services.topics, services.identity.node, &request).await.into()
-            })
-            .await
-        }
-        ApiKey::ListConfigResources => {
-            call.now(|request| list_config_resources::handle(&services.topics, &services.broker_ids(), &request))
-        }
-        ApiKey::DescribeTopicPartitions => call.now(|request| describe_topic_partitions::handle(services, &request)),
-        ApiKey::ElectLeaders => call.now(|request| elect_leaders::handle(&services.topics, &request)),
-        ApiKey::ListPartitionReassignments => {
-            call.now(|_: Request<ListPartitionReassignmentsRequest>| list_partition_reassignments::handle())
-        }
-        ApiKey::AlterPartitionReassignments => call
-            .now(|request| alter_partition_reassignments::handle(&services.topics, &services.broker_ids(), &request)),
+        ApiKey::DescribeProducers => call.later(|request| describe_producers::handle(services.clone(), request)),
         key => Err(Close(format!("{key:?} is in the table of served APIs and has no handler"))),
     }
 }
@@ -263,6 +231,23 @@ impl Call<'_> {
         let frame = encode(correlation_id, api_version, &response)?;
         counted.answered_with(api_version, &response);
         Ok(Reply::Ready(frame))
+    }
+
+    /// For handlers whose work may be done while the next request is read.
+    fn later<R, A, Fut>(self, handle: impl FnOnce(Request<R>) -> Fut) -> Result<Reply, Close>
+    where
+        R: Decodable + HeaderVersion,
+        A: Encodable + HeaderVersion + Send + 'static,
+        Fut: Future<Output = A> + Send + 'static,
+    {
+        let codec::RequestStart { api_version, correlation_id, .. } = self.start;
+        let (request, counted) = self.decode()?;
+        let response = handle(request);
+        Ok(Reply::Later(Box::pin(async move {
+            let frame = encode(correlation_id, api_version, &response.await)?;
+            counted.answered(api_version);
+            Ok(frame)
+        })))
     }
 
     async fn answer<R, A, F, Fut>(self, handle: F) -> Result<Reply, Close>

@@ -1,1 +1,3 @@
 //! Work that runs by the clock, one file per job.
+
+pub mod retention;

@@ -84,7 +84,7 @@ pub struct Fetched {
 }
 
 /// Compares the client's leader epoch with the partition's (KIP-320).
-pub(super) fn check_leader_epoch(current: i32, asked: Option<i32>) -> Result<(), FetchError> {
+pub fn check_leader_epoch(current: i32, asked: Option<i32>) -> Result<(), FetchError> {
     match asked {
         Some(asked) if asked < current => Err(FetchError::FencedLeaderEpoch(current)),
         Some(asked) if asked > current => Err(FetchError::UnknownLeaderEpoch(current)),
@@ -108,6 +108,13 @@ impl LogState {
         let found = found.filter(|_| end_offset > self.log_start_offset).map_or(epoch, |(known, _)| *known);
         Some(Divergence { epoch: found, end_offset: end_offset.max(self.log_start_offset) })
     }
+
+    /// The epoch that the record at `offset` was written in; the current one where there is none yet.
+    pub fn epoch_at(&self, offset: i64) -> i32 {
+        let after = self.epoch_starts.partition_point(|(_, start)| *start <= offset);
+        let found = after.checked_sub(1).and_then(|place| self.epoch_starts.get(place));
+        found.or(self.epoch_starts.first()).map_or(self.leader_epoch, |(epoch, _)| *epoch)
+    }
 }
 
 /// How one partition stands before anything is read.
@@ -118,7 +125,7 @@ enum Standing {
 }
 
 fn judge(state: &LogState, wanted: &Wanted, position: i64) -> Standing {
-    let bounds = super::partition::bounds(state);
+    let bounds = Bounds::of(state);
     if let Err(error) = check_leader_epoch(state.leader_epoch, wanted.current_leader_epoch) {
         return Standing::Failed(error);
     }

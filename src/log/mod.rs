@@ -22,11 +22,12 @@ use tokio::{
     time::Instant,
 };
 
-pub use fetch::{Divergence, FetchError, FetchLimits, Fetched, FetchedPartition, Wanted};
+pub use fetch::{Divergence, FetchError, FetchLimits, Fetched, FetchedPartition, Wanted, check_leader_epoch};
 pub use partition::{Bounds, Partition, Pending};
 pub use queue::GroupLimits;
 
 use self::{
+    session::Sessions,
     store::{AppendRefusal, LogState, LogStore, ProducerState, Retention, StoreError, TimestampedOffset},
     tail::TailCache,
 };
@@ -49,6 +50,7 @@ pub struct Options {
     pub group: GroupLimits,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    pub sessions: session::Options,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             append_bytes: 64 << 20,
             group: GroupLimits::default(),
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
+            sessions: session::Options::default(),
         }
     }
 }
@@ -104,6 +107,7 @@ pub enum AppendError {
 /// The partitions that this broker has to do with.
 pub struct Log {
     shared: Arc<Shared>,
+    sessions: Sessions,
     partitions: RwLock<Registry>,
 }
 
@@ -131,7 +135,18 @@ impl Log {
             append_memory: permits(options.append_bytes),
             options,
         };
-        Self { shared: Arc::new(shared), partitions: RwLock::default() }
+        let sessions = Sessions::new(shared.options.sessions);
+        Self { shared: Arc::new(shared), sessions, partitions: RwLock::default() }
+    }
+
+    /// The clients' fetch sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// The broker's clock.
+    pub fn now_ms(&self) -> i64 {
+        self.shared.clock.now_ms()
     }
 
     /// The epoch this broker leads a partition with, as far as it is known without asking the storage; else the first one.

@@ -95,12 +95,12 @@ impl Partition {
 
     /// The state as far as it is known without asking the storage.
     pub fn known_bounds(&self) -> Option<Bounds> {
-        self.inner.lock().state.as_ref().map(bounds)
+        self.inner.lock().state.as_ref().map(Bounds::of)
     }
 
     /// The partition's bounds, read from the storage where they are not known or in doubt.
     pub async fn bounds(&self) -> Result<Bounds, StoreError> {
-        self.with_state(bounds).await
+        self.with_state(Bounds::of).await
     }
 
     /// Looks at the whole state, read from the storage where it is not known or in doubt.
@@ -386,11 +386,13 @@ impl Inner {
     }
 }
 
-pub(super) fn bounds(state: &LogState) -> Bounds {
-    Bounds {
-        log_start_offset: state.log_start_offset,
-        high_watermark: state.next_offset,
-        leader_epoch: state.leader_epoch,
-        size_bytes: state.size_bytes,
+impl Bounds {
+    pub fn of(state: &LogState) -> Self {
+        Self {
+            log_start_offset: state.log_start_offset,
+            high_watermark: state.next_offset,
+            leader_epoch: state.leader_epoch,
+            size_bytes: state.size_bytes,
+        }
     }
 }

@@ -241,9 +241,6 @@ impl Sessions {
     ) -> i32 {
         let size = begun.partitions.len();
         let mut cache = self.cache.lock();
-        if size == 0 && answers.is_empty() && self.options.slots == 0 {
-            return NO_SESSION;
-        }
         if cache.sessions.len() >= self.options.slots && !cache.evict(size, now_ms) {
             return NO_SESSION;
         }

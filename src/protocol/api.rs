@@ -30,6 +30,9 @@ const fn api(key: ApiKey, first: i16, last: i16) -> Api {
 
 /// Every API that is served, by key.
 pub const SERVED: &[Api] = &[
+    api(ApiKey::Produce, 3, 13),
+    api(ApiKey::Fetch, 4, 18),
+    api(ApiKey::ListOffsets, 1, 10),
     api(ApiKey::Metadata, 0, 13),
     api(ApiKey::OffsetCommit, 2, 10),
     api(ApiKey::OffsetFetch, 1, 10),
@@ -41,23 +44,17 @@ pub const SERVED: &[Api] = &[
     api(ApiKey::DescribeGroups, 0, 6),
     api(ApiKey::ListGroups, 0, 5),
     api(ApiKey::ApiVersions, 0, 4),
-    api(ApiKey::CreateTopics, 2, 7),
-    api(ApiKey::DeleteTopics, 1, 6),
+    api(ApiKey::DeleteRecords, 0, 2),
+    api(ApiKey::InitProducerId, 0, 5),
+    api(ApiKey::OffsetForLeaderEpoch, 2, 4),
     api(ApiKey::DescribeAcls, 1, 3),
     api(ApiKey::CreateAcls, 1, 3),
     api(ApiKey::DeleteAcls, 1, 3),
-    api(ApiKey::DescribeConfigs, 1, 4),
-    api(ApiKey::AlterConfigs, 0, 2),
-    api(ApiKey::CreatePartitions, 0, 3),
+    api(ApiKey::DescribeLogDirs, 1, 4),
     api(ApiKey::DeleteGroups, 0, 2),
-    api(ApiKey::ElectLeaders, 0, 2),
-    api(ApiKey::IncrementalAlterConfigs, 0, 1),
-    api(ApiKey::AlterPartitionReassignments, 0, 1),
-    api(ApiKey::ListPartitionReassignments, 0, 0),
     api(ApiKey::OffsetDelete, 0, 0),
     api(ApiKey::DescribeCluster, 0, 2),
-    api(ApiKey::ListConfigResources, 0, 1),
-    api(ApiKey::DescribeTopicPartitions, 0, 0),
+    api(ApiKey::DescribeProducers, 0, 0),
 ];
 
 /// The row of `key`, if it is served at all.

@@ -56,6 +56,12 @@ pub fn decode_request<R: Decodable + HeaderVersion>(
 #[error("the answer does not fit its version: {0}")]
 pub struct EncodeError(String);
 
+impl EncodeError {
+    pub(super) fn new(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
 /// Encodes an answer with its length prefix.
 pub fn encode_response<R: Encodable + HeaderVersion>(
     correlation_id: i32,

@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod codec;
+pub mod fetch_response;
 pub mod records;

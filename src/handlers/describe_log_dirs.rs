@@ -1,0 +1,81 @@
+//! DescribeLogDirs, key 35, versions 1-4.
+//!
+//! v2 is flexible, v3 has an error of its own, v4 tells the volume's size (KIP-827).
+//!
+//! Differs from Apache Kafka: v5 is not served. There is one directory, `redis`, whose volume's size is not known (-1). A
+//! partition whose state can't be read is left out.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::{StreamExt, stream};
+use kafka_protocol::{
+    messages::{
+        DescribeLogDirsRequest, DescribeLogDirsResponse,
+        describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic},
+    },
+    protocol::StrBytes,
+};
+
+use super::{Request, Services, errors, partitions::wire_name};
+use crate::topics::Topic;
+
+const DIRECTORY: &str = "redis";
+const UNKNOWN_VOLUME_BYTES: i64 = -1;
+
+/// Partitions that the storage is asked about at the same time for one request.
+const CONCURRENT: usize = 64;
+
+pub(super) async fn handle(
+    services: Arc<Services>,
+    request: Request<DescribeLogDirsRequest>,
+) -> DescribeLogDirsResponse {
+    let asked: Vec<(Arc<Topic>, BTreeSet<i32>)> = match request.body.topics {
+        None => {
+            let all = services.topics.snapshot();
+            all.topics().map(|topic| (topic.clone(), (0..topic.partitions).collect())).collect()
+        }
+        Some(topics) => topics
+            .into_iter()
+            .filter_map(|asked| {
+                let topic = services.topics.get(&asked.topic)?;
+                let known = asked.partitions.into_iter().filter(|index| topic.partition(*index).is_some()).collect();
+                Some((topic, known))
+            })
+            .collect(),
+    };
+    let mut error_code = 0;
+    let mut topics = Vec::new();
+    for (topic, indexes) in asked {
+        let services = &services;
+        let topic = &topic;
+        let sizes: Vec<_> = stream::iter(indexes)
+            .map(|index| async move {
+                let bounds = services.log.partition(&topic.name, topic.id, index).bounds().await;
+                (index, bounds.map(|bounds| bounds.size_bytes))
+            })
+            .buffered(CONCURRENT)
+            .collect()
+            .await;
+        let mut partitions = Vec::with_capacity(sizes.len());
+        for (index, size) in sizes {
+            match size {
+                Ok(bytes) => partitions.push(
+                    DescribeLogDirsPartition::default()
+                        .with_partition_index(index)
+                        .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX)),
+                ),
+                Err(error) => error_code = errors::reading(&error).code(),
+            }
+        }
+        if !partitions.is_empty() {
+            topics.push(DescribeLogDirsTopic::default().with_name(wire_name(&topic.name)).with_partitions(partitions));
+        }
+    }
+    let directory = DescribeLogDirsResult::default()
+        .with_error_code(error_code)
+        .with_log_dir(StrBytes::from_static_str(DIRECTORY))
+        .with_topics(topics)
+        .with_total_bytes(UNKNOWN_VOLUME_BYTES)
+        .with_usable_bytes(UNKNOWN_VOLUME_BYTES);
+    DescribeLogDirsResponse::default().with_results(vec![directory])
+}

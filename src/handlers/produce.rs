@@ -1,0 +1,374 @@
+//! Produce, key 0, versions 3-13.
+//!
+//! v3 takes batches of format v2 only (KIP-98), v5 answers the log start offset (KIP-107), v7 allows zstd (KIP-110), v8 tells
+//! which records were refused (KIP-467), v9 is flexible, v10 tells the current leader (KIP-951), v11 and v12 are for
+//! transactions (KIP-890), v13 names topics by id (KIP-516).
+//!
+//! Differs from Apache Kafka: a transactional batch is answered with TRANSACTIONAL_ID_AUTHORIZATION_FAILED, since there are
+//! no transactions; missing records are INVALID_RECORD, where Kafka does not answer at all; the timeout covers the storage
+//! with acks=1 and 0 too, and is a second at least.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kafka_protocol::{
+    ResponseError,
+    messages::{
+        ProduceRequest, ProduceResponse, TopicName as WireTopicName,
+        produce_request::PartitionProduceData,
+        produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
+    },
+    protocol::StrBytes,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Outcome, Request, Services, errors, partitions::timeout};
+use crate::{
+    log::{self, AppendError, AppendedAt, Pending, config::LogConfig, store::Layout},
+    model::TopicId,
+    net::{Close, Frame},
+    protocol::records::{
+        self, Batch, Codec, Compression, InvalidBatch, RebuildError, ValidatedBatch, ValidationLimits, single_batch,
+    },
+    topics::Topic,
+};
+
+/// A batch from here on is checked aside, so that the connections of this thread need not wait for it.
+const LARGE_COMPRESSED: usize = 64 << 10;
+const LARGE: usize = 1 << 20;
+
+/// Bytes that the records of one compressed batch may come to in the `batch` layout, where they are only read over.
+const MAX_DECOMPRESSED: usize = 128 << 20;
+
+/// The least that the storage is given.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a partition takes nothing, as the answer tells it.
+#[derive(Debug)]
+struct Rejection {
+    error: ResponseError,
+    /// -1 where Kafka does not tell it.
+    log_start_offset: i64,
+    message: Option<String>,
+    records: Vec<(i32, String)>,
+}
+
+impl From<ResponseError> for Rejection {
+    fn from(error: ResponseError) -> Self {
+        Self { error, log_start_offset: -1, message: None, records: Vec::new() }
+    }
+}
+
+/// A topic of the request.
+struct TopicRow {
+    name: WireTopicName,
+    id: Uuid,
+    topic: Option<Arc<Topic>>,
+    partitions: Vec<PartitionRow>,
+}
+
+/// A partition of the request. Kafka appends the last good batch of those that name the partition, and answers the last
+/// error, if there is one.
+struct PartitionRow {
+    index: i32,
+    batch: Option<Batch>,
+    rejection: Option<Rejection>,
+    pending: Option<Pending>,
+}
+
+pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceRequest>) -> Outcome<ProduceResponse> {
+    let Request { body, version, .. } = request;
+    let acks = body.acks;
+    let deadline = log::deadline_in(timeout(body.timeout_ms).max(LEAST_PATIENCE));
+    let mut rows = rows(services, body, version);
+    if let Some((error, message)) = refusal_of_all(&rows) {
+        for partition in rows.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            let rejection = Rejection::from(error);
+            partition.batch = None;
+            partition.rejection = Some(Rejection { message: message.clone(), ..rejection });
+        }
+    }
+    let accepting = Accepting { services, acks, version, deadline };
+    for row in &mut rows {
+        for partition in &mut row.partitions {
+            let Some(batch) = partition.batch.take() else { continue };
+            match accepting.enqueue(row.topic.as_ref(), partition.index, batch).await {
+                Ok(pending) => partition.pending = Some(pending),
+                Err(rejection) => {
+                    partition.rejection.get_or_insert(rejection);
+                }
+            }
+        }
+    }
+    if acks == 0 {
+        return Outcome::Encoded(Box::pin(async move {
+            let response = answer(rows, version, deadline).await;
+            let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+            match partitions.map(|partition| partition.error_code).find(|code| *code != 0) {
+                // The only way to tell a producer that wants no answers.
+                Some(code) => Err(Close(format!("a Produce with acks=0 failed with error {code}"))),
+                None => Ok(Frame::default()),
+            }
+        }));
+    }
+    Outcome::Later(Box::pin(answer(rows, version, deadline)))
+}
+
+/// The request's partitions, each once, in the order of their first mention.
+fn rows(services: &Services, body: ProduceRequest, version: i16) -> Vec<TopicRow> {
+    let mut rows: Vec<TopicRow> = Vec::new();
+    let mut places = HashMap::new();
+    for topic in body.topic_data {
+        let place = *places.entry((topic.name.clone(), topic.topic_id)).or_insert_with(|| {
+            let found = if version >= 13 {
+                services.topics.get_by_id(TopicId(topic.topic_id))
+            } else {
+                services.topics.get(&topic.name)
+            };
+            rows.push(TopicRow { name: topic.name, id: topic.topic_id, topic: found, partitions: Vec::new() });
+            rows.len() - 1
+        });
+        let Some(row) = rows.get_mut(place) else { continue };
+        let mut indexes: HashMap<i32, usize> =
+            row.partitions.iter().enumerate().map(|(place, partition)| (partition.index, place)).collect();
+        for PartitionProduceData { index, records, .. } in topic.partition_data {
+            let place = *indexes.entry(index).or_insert_with(|| {
+                row.partitions.push(PartitionRow { index, batch: None, rejection: None, pending: None });
+                row.partitions.len() - 1
+            });
+            let Some(partition) = row.partitions.get_mut(place) else { continue };
+            match resolve(row.topic.as_deref(), index, records, version) {
+                Ok(batch) => partition.batch = Some(batch),
+                Err(rejection) => partition.rejection = Some(rejection),
+            }
+        }
+    }
+    rows.retain(|row| !row.partitions.is_empty());
+    rows
+}
+
+fn resolve(topic: Option<&Topic>, index: i32, records: Option<Bytes>, version: i16) -> Result<Batch, Rejection> {
+    let Some(topic) = topic else {
+        return Err(unknown_topic(version).into());
+    };
+    if topic.partition(index).is_none() {
+        return Err(ResponseError::UnknownTopicOrPartition.into());
+    }
+    single_batch(records.unwrap_or_default(), version >= 7).map_err(|invalid| Rejection {
+        message: fails_all(&invalid).then(|| invalid.to_string()),
+        ..errors::invalid_batch(&invalid).into()
+    })
+}
+
+fn unknown_topic(version: i16) -> ResponseError {
+    if version >= 13 { ResponseError::UnknownTopicId } else { ResponseError::UnknownTopicOrPartition }
+}
+
+/// Kafka fails to read such a batch at all, and with it the whole request.
+fn fails_all(invalid: &InvalidBatch) -> bool {
+    matches!(invalid, InvalidBatch::UnknownMagic(_) | InvalidBatch::TooShort(_))
+}
+
+fn refusal_of_all(rows: &[TopicRow]) -> Option<(ResponseError, Option<String>)> {
+    let partitions = || rows.iter().flat_map(|topic| &topic.partitions);
+    let corrupt = partitions().find_map(|partition| {
+        let rejection = partition.rejection.as_ref()?;
+        (rejection.error == ResponseError::CorruptMessage).then(|| (rejection.error, rejection.message.clone()))
+    });
+    let transactional = || {
+        partitions()
+            .any(|partition| partition.batch.as_ref().is_some_and(|batch| batch.header().is_transactional()))
+            .then_some((ResponseError::TransactionalIdAuthorizationFailed, None))
+    };
+    corrupt.or_else(transactional)
+}
+
+/// What the batches of one request have in common.
+struct Accepting<'a> {
+    services: &'a Services,
+    acks: i16,
+    version: i16,
+    deadline: Instant,
+}
+
+impl Accepting<'_> {
+    /// Checks a batch and puts it in its partition's line.
+    async fn enqueue(&self, topic: Option<&Arc<Topic>>, index: i32, batch: Batch) -> Result<Pending, Rejection> {
+        let log = &self.services.log;
+        let topic = topic.ok_or_else(|| unknown_topic(self.version))?;
+        if !(-1..=1).contains(&self.acks) {
+            return Err(ResponseError::InvalidRequiredAcks.into());
+        }
+        let partition = log.partition(&topic.name, topic.id, index);
+        let config = topic.log_config.clone();
+        let limits = Limits::new(self.services, &config);
+        let uncompressed = batch.header().codec() == Ok(Codec::None);
+        let heavy = batch.header().size() > if uncompressed { LARGE } else { LARGE_COMPRESSED };
+        let checked = if heavy { aside(|| check(batch, &config, &limits)) } else { check(batch, &config, &limits) };
+        let batch = match checked {
+            Ok(batch) => batch,
+            Err(invalid) => {
+                let log_start_offset = if tells_log_start(&invalid) {
+                    partition.bounds().await.map_or(-1, |bounds| bounds.log_start_offset)
+                } else {
+                    -1
+                };
+                return Err(rejected(&invalid, topic, index, log_start_offset));
+            }
+        };
+        let held = log
+            .admit_append(batch.header().size(), self.deadline)
+            .await
+            .map_err(|error| Rejection::from(append_error(&error, self.version)))?;
+        Ok(partition.append(batch, config, held))
+    }
+}
+
+struct Limits {
+    now_ms: i64,
+    max_records: i32,
+    max_decompressed_bytes: usize,
+}
+
+impl Limits {
+    fn new(services: &Services, config: &LogConfig) -> Self {
+        let now_ms = services.log.now_ms();
+        match config.layout {
+            Layout::Batch => Self { now_ms, max_records: i32::MAX, max_decompressed_bytes: MAX_DECOMPRESSED },
+            Layout::Record(_) => {
+                let settings = services.topics.settings().load();
+                Self {
+                    now_ms,
+                    max_records: i32::try_from(settings.weir_record_max_records_per_batch).unwrap_or(i32::MAX),
+                    max_decompressed_bytes: settings.weir_record_max_bytes_per_batch,
+                }
+            }
+        }
+    }
+}
+
+fn check(batch: Batch, config: &LogConfig, limits: &Limits) -> Result<ValidatedBatch, InvalidBatch> {
+    let validation = ValidationLimits {
+        now: limits.now_ms,
+        timestamp_type: config.timestamp_type,
+        timestamp_before_max: config.timestamp_before_max_ms,
+        timestamp_after_max: config.timestamp_after_max_ms,
+        compacted: config.compact,
+        max_batch_bytes: config.max_message_bytes,
+        max_records: limits.max_records,
+        max_decompressed_bytes: limits.max_decompressed_bytes,
+        keep_records: matches!(config.layout, Layout::Record(_)),
+    };
+    let batch = records::validate(batch, &validation)?;
+    let target = config.compression.map(|(codec, level)| Compression { codec, level: Some(level) });
+    // One record an entry: how the batch was compressed is not kept anyway.
+    if matches!(config.layout, Layout::Record(_)) || !batch.needs_rebuild(target) {
+        return Ok(batch);
+    }
+    let malformed = |cause| InvalidBatch::Malformed { index: 0, cause };
+    let rebuilt = batch.rebuild(target, limits.max_decompressed_bytes).map_err(|error| match error {
+        RebuildError::Records(records::MalformedRecords::OutputLimit(limit)) => {
+            InvalidBatch::DecompressedTooLarge { limit }
+        }
+        RebuildError::Records(cause) => malformed(cause),
+        RebuildError::Build(error) => malformed(records::MalformedRecords::Decompression(error.to_string())),
+    })?;
+    let size = rebuilt.header().size();
+    if size > config.max_message_bytes {
+        return Err(InvalidBatch::TooLarge { size, limit: config.max_message_bytes });
+    }
+    Ok(rebuilt)
+}
+
+/// Runs `work` without keeping this thread's other connections waiting.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+fn tells_log_start(invalid: &InvalidBatch) -> bool {
+    !matches!(errors::invalid_batch(invalid), ResponseError::CorruptMessage | ResponseError::MessageTooLarge)
+}
+
+fn rejected(invalid: &InvalidBatch, topic: &Topic, index: i32, log_start_offset: i64) -> Rejection {
+    let rejection = Rejection { log_start_offset, ..errors::invalid_batch(invalid).into() };
+    match invalid {
+        InvalidBatch::Rejected(rejected) => Rejection {
+            message: Some(rejected.message(topic.name.as_str(), index)),
+            records: rejected
+                .records
+                .iter()
+                .map(|record| (record.index, record.message(topic.name.as_str(), index)))
+                .collect(),
+            ..rejection
+        },
+        _ => rejection,
+    }
+}
+
+fn append_error(error: &AppendError, version: i16) -> ResponseError {
+    match errors::append(error) {
+        ResponseError::UnknownTopicOrPartition => unknown_topic(version),
+        error => error,
+    }
+}
+
+/// Waits for what was put in line and tells how all of it went.
+async fn answer(rows: Vec<TopicRow>, version: i16, deadline: Instant) -> ProduceResponse {
+    let mut responses = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut partitions = Vec::with_capacity(row.partitions.len());
+        for PartitionRow { index, rejection, pending, .. } in row.partitions {
+            let landed = match pending {
+                Some(pending) => pending.outcome(deadline).await.map_err(|error| refused(&error, version)),
+                None => Err(ResponseError::UnknownTopicOrPartition.into()),
+            };
+            partitions.push(partition_response(index, rejection.map_or(landed, Err)));
+        }
+        let response = TopicProduceResponse::default().with_partition_responses(partitions);
+        responses.push(if version >= 13 { response.with_topic_id(row.id) } else { response.with_name(row.name) });
+    }
+    ProduceResponse::default().with_responses(responses)
+}
+
+fn refused(error: &AppendError, version: i16) -> Rejection {
+    let rejection = Rejection::from(append_error(error, version));
+    match error {
+        AppendError::Refused { refusal, log_start_offset } => Rejection {
+            log_start_offset: *log_start_offset,
+            records: match refusal {
+                log::store::AppendRefusal::NotJson { record_index } => vec![(*record_index, refusal.to_string())],
+                _ => Vec::new(),
+            },
+            ..rejection
+        },
+        _ => rejection,
+    }
+}
+
+fn partition_response(index: i32, landed: Result<AppendedAt, Rejection>) -> PartitionProduceResponse {
+    let response = PartitionProduceResponse::default().with_index(index);
+    match landed {
+        Ok(at) => response
+            .with_base_offset(at.base_offset)
+            .with_log_append_time_ms(at.log_append_time_ms)
+            .with_log_start_offset(at.log_start_offset),
+        Err(Rejection { error, log_start_offset, message, records }) => {
+            let records = records.into_iter().map(|(index, message)| {
+                BatchIndexAndErrorMessage::default()
+                    .with_batch_index(index)
+                    .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+            });
+            response
+                .with_error_code(error.code())
+                .with_base_offset(-1)
+                .with_log_append_time_ms(-1)
+                .with_log_start_offset(log_start_offset)
+                .with_record_errors(records.collect())
+                .with_error_message(message.map(StrBytes::from_string))
+        }
+    }
+}

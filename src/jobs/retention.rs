@@ -1,0 +1,60 @@
+//! Retention of logs that are not written to: each `log.retention.check.interval.ms` every partition whose topic has the
+//! policy `delete` is looked at.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{
+    log::{Log, store::StoreError},
+    topics::{Catalog, Topic},
+};
+
+/// The first check comes this long after the start, as Kafka's `log.initial.task.delay.ms`.
+const FIRST_AFTER: Duration = Duration::from_secs(30);
+
+/// Partitions that are checked at the same time; the rest of the broker's work goes on beside.
+const CONCURRENT: usize = 4;
+
+/// Runs until `stopping`.
+pub async fn run(log: Arc<Log>, topics: Arc<Catalog>, stopping: CancellationToken) {
+    let mut pause = FIRST_AFTER;
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = check(&log, &topics) => {}
+        }
+        pause = Duration::from_millis(topics.settings().load().log_retention_check_interval_ms);
+    }
+}
+
+/// Checks every partition once.
+async fn check(log: &Log, topics: &Catalog) {
+    let snapshot = topics.snapshot().clone();
+    let due: Vec<Arc<Topic>> = snapshot.topics().filter(|topic| topic.log_config.delete).cloned().collect();
+    drop(snapshot);
+    let now_ms = log.now_ms();
+    let partitions = due.iter().flat_map(|topic| {
+        let retention = topic.log_config.retention(now_ms);
+        topic.partition_ids().map(move |partition| (partition, retention))
+    });
+    let (failed, first) = stream::iter(partitions)
+        .map(|(partition, retention)| async move {
+            let checked = log.retain(&partition, retention).await;
+            checked.inspect_err(|error| debug!(%partition, %error, "the retention check failed")).err()
+        })
+        .buffer_unordered(CONCURRENT)
+        // A topic may be deleted meanwhile.
+        .filter_map(|failure| async { failure.filter(|error| *error != StoreError::NoSuchPartition) })
+        .fold((0_usize, None), |(count, first), error| async move { (count + 1, first.or(Some(error))) })
+        .await;
+    if let Some(error) = first {
+        warn!(partitions = failed, %error, "retention checks failed; the next round tries again");
+    }
+}
