@@ -32,7 +32,7 @@ impl Domain {
     /// Loads the catalog and starts what runs beside the requests.
     pub(super) async fn start(config: &Config, client: &Arc<Client>, tasks: &Tasks) -> Result<Self, StoreError> {
         let clock = Clock::system();
-        let logs = Arc::new(RedisLog::new(client.clone(), redis_log::Options::default()));
+        let logs = Arc::new(RedisLog::new(client.clone(), clock.clone(), redis_log::Options::default()));
         let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
         let options = topics::Options { node: config.node, settings: config.settings.clone(), clock: clock.clone() };
         let topics = Catalog::load(catalog, logs.clone(), options).await?;

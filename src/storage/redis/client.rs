@@ -328,9 +328,10 @@ pub fn store_error(error: &RedisError) -> StoreError {
     }
 }
 
-/// Redis answers `OOM …` to a command, and wraps that text when it comes out of a script.
+/// Redis answers `OOM …` to a command, and wraps that text when it comes out of a script. The crate shows an error's
+/// code in quotes.
 fn is_out_of_memory(text: &str) -> bool {
-    text.contains("OOM ") || text.contains("-OOM")
+    text.contains("OOM ") || text.contains("-OOM") || text.contains("\"OOM\"")
 }
 
 /// The keys that others changed, coalesced until somebody takes them.

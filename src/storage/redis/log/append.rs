@@ -12,7 +12,7 @@ use super::{
     plan::{Basis, Plan, mark_interval},
     producers::Producer,
 };
-use crate::log::store::{Append, AppendOutcome, AppendRefusal, Appended, Layout, StoreError};
+use crate::log::store::{Append, AppendOutcome, AppendRefusal, Appended, StoreError};
 
 /// After so many refusals of one append in a row it goes through the Function, which gives the offsets itself.
 const REFUSALS_BEFORE_FUNCTION: u32 = 2;
@@ -298,12 +298,11 @@ impl RedisLog {
         plan: &Plan,
     ) -> Result<Written, StoreError> {
         let mut command = call("weir1_append", &partition.keys);
-        command.arg(&append_head(partition, append)[..]).arg(&self.writer_field);
+        command.arg(partition.id.topic_id.to_string()).arg(append.leader_epoch).arg(&self.writer_field);
         command.arg(writer.number).arg(append.now_ms).arg(mark_interval(append));
         command.arg(self.options.state_max_fields);
         command.arg(self.raised_epochs(partition, core, append).unwrap_or_default());
-        let keep_timestamps = matches!(append.layout, Layout::Record(_)) && plan.keeps_timestamps(core);
-        plan.function_arguments(append, keep_timestamps, &mut command);
+        plan.function_arguments(append, writer.timestamps_until > core.next_offset, &mut command);
         let answer: Value = match self.client.query(&command).await {
             Ok(answer) => answer,
             Err(error @ StoreError::OutcomeUnknown(_)) => return Ok(Written::Unknown(error)),
@@ -374,17 +373,6 @@ impl RedisLog {
             }
         }
     }
-}
-
-impl Plan {
-    fn keeps_timestamps(&self, core: &Core) -> bool {
-        self.timestamps_until > core.next_offset
-    }
-}
-
-/// Topic id and leader epoch: what every append says first.
-fn append_head(partition: &Partition, append: &Append) -> [String; 2] {
-    [partition.id.topic_id.to_string(), append.leader_epoch.to_string()]
 }
 
 fn set_id(keys: &Keys, id: EntryId) -> Cmd {

@@ -63,7 +63,7 @@ impl Style {
 /// Takes `text` apart at its top level.
 pub(super) fn flatten(text: &[u8]) -> Parsed<'_> {
     // Cheap for what is not JSON at all.
-    if !text.iter().find(|byte| !is_blank(**byte)).is_some_and(|byte| *byte == b'{') {
+    if text.iter().find(|byte| !is_blank(**byte)) != Some(&b'{') {
         return Parsed::NotAnObject;
     }
     if std::str::from_utf8(text).is_err() {

@@ -34,12 +34,16 @@ use self::{
 };
 use super::client::Client;
 use crate::{
+    clock::Clock,
     log::store::{
         Append, AppendOutcome, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
         TimestampedOffset,
     },
     model::PartitionId,
 };
+
+/// Kafka's default of `producer.id.expiration.ms`, until an append says otherwise.
+const PRODUCERS_EXPIRE_AFTER_MS: i64 = 86_400_000;
 
 /// What a log on Redis may take.
 #[derive(Clone, Debug)]
@@ -81,6 +85,7 @@ impl Default for Options {
 /// The logs of all partitions.
 pub struct RedisLog {
     client: Arc<Client>,
+    clock: Clock,
     options: Options,
     /// The state field in which Redis keeps this writer's last append: `w:` and a number that no other writer has.
     writer_field: String,
@@ -141,13 +146,14 @@ impl View {
 }
 
 impl RedisLog {
-    pub fn new(client: Arc<Client>, options: Options) -> Self {
+    pub fn new(client: Arc<Client>, clock: Clock, options: Options) -> Self {
         Self {
             client,
+            clock,
             options,
             writer_field: format!("w:{:016x}", rand::random::<u64>()),
             partitions: Mutex::default(),
-            producers_expire_after_ms: AtomicI64::new(Duration::from_secs(86_400).as_millis() as i64),
+            producers_expire_after_ms: AtomicI64::new(PRODUCERS_EXPIRE_AFTER_MS),
         }
     }
 

@@ -1,9 +1,6 @@
 //! Retention, DeleteRecords, and what a partition remembers of producers.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::atomic::Ordering, time::Instant};
 
 use tracing::debug;
 
@@ -224,8 +221,7 @@ impl RedisLog {
 
     /// Forgets producers and writers that were not heard of for long.
     async fn expire(&self, partition: &Partition) -> Result<(), StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let now = self.clock.now_ms();
         let producers_before = now.saturating_sub(self.producers_expire_after_ms.load(Ordering::Relaxed));
         let mut cursor = "0".to_owned();
         loop {

@@ -145,8 +145,9 @@ local function take_timestamp(core, timestamp, offset)
   if timestamp > core.top then core.top, core.top_offset = timestamp, offset end
 end
 
--- Adds one record. `fields` has room for seven items before the first field.
-local function add_record(stream, core, timestamp, is_append_time, keep_delta, fields)
+-- Adds one record. `fields` has room for seven items before the first field. Once a record needed `__ts`, the next
+-- have it too: a field that only some entries of a node have is dear.
+local function add_record(stream, core, timestamp, is_append_time, fields)
   local offset = core.next_offset
   local ms = next_ms(core, timestamp, offset)
   local delta = ms - timestamp
@@ -156,7 +157,8 @@ local function add_record(stream, core, timestamp, is_append_time, keep_delta, f
     at = at - 1
     fields[at] = '__ts'
     at = at - 1
-  elseif delta ~= 0 or keep_delta or #fields == 7 then
+  elseif delta ~= 0 or core.keeps_timestamps or #fields == 7 then
+    core.keeps_timestamps = core.keeps_timestamps or delta ~= 0
     fields[at] = string.format('%d', delta)
     at = at - 1
     fields[at] = '__ts'
@@ -263,12 +265,13 @@ local function append(keys, args)
       advance(core, ms, last)
       at = at + 5
     else
-      local records, is_append_time, keep = tonumber(args[at + 1]), args[at + 2] == 'append', args[at + 3] == 'keep'
+      local records, is_append_time = tonumber(args[at + 1]), args[at + 2] == 'append'
+      core.keeps_timestamps = core.keeps_timestamps or args[at + 3] == 'keep'
       at = at + 4
       for _ = 1, records do
         local count = tonumber(args[at + 1])
         local fields = { false, false, false, false, false, false, false, unpack(args, at + 2, at + 1 + count) }
-        failure = failure or add_record(stream, core, tonumber(args[at]), is_append_time, keep, fields)
+        failure = failure or add_record(stream, core, tonumber(args[at]), is_append_time, fields)
         first_ms = first_ms or core.ms
         at = at + 2 + count
       end
@@ -637,7 +640,7 @@ local function public_append(keys, args)
   if #keys ~= 3 then return redis.error_reply('ERR three keys: the stream, its state, its marks') end
   local stream, state, marks = keys[1], keys[2], keys[3]
   local fine, fields, timestamp, bytes = pcall(record_of, args)
-  if not fine then return fields end
+  if not fine then return redis.error_reply(type(fields) == 'table' and fields.err or fields) end
   local text = redis.pcall('HGET', state, 'core')
   local core = type(text) == 'string' and parse(text)
   if not core then return redis.error_reply('ERR there is no such partition: create the topic first') end
@@ -650,7 +653,7 @@ local function public_append(keys, args)
   local before, offset, first_bytes = parse(text), core.next_offset, core.bytes
   -- About what the record takes as a batch of its own.
   core.bytes = core.bytes + 75 + bytes
-  local failure = add_record(stream, core, timestamp, false, false, fields)
+  local failure = add_record(stream, core, timestamp, false, fields)
   if failure then
     take_back(stream, before)
     return redis.error_reply('ERR ' .. failure)
