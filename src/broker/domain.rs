@@ -10,6 +10,7 @@ use crate::{
     config::Config,
     coordinator::{self, Coordinator, TopicNames},
     groups,
+    jobs::retention,
     log::{self, Log, producer_ids::ProducerIds, store::StoreError},
     model::{TopicId, TopicName},
     storage::redis::{
@@ -49,6 +50,7 @@ impl Domain {
         let domain = Self { topics, log, groups, producer_ids };
         domain.follow_deletions(tasks);
         domain.follow_redis(client, tasks);
+        tasks.spawn("retention", retention::run(domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()));
         let topics = domain.topics.clone();
         tasks.spawn("unfinished topics", async move {
             if let Err(error) = topics.finish().await {
@@ -115,6 +117,10 @@ fn log_options(settings: &BrokerSettings) -> log::Options {
         tail_cache_bytes: settings.weir_tail_cache_bytes,
         fetch_bytes: settings.weir_fetch_response_bytes,
         producer_id_expiration_ms: settings.producer_id_expiration_ms,
+        sessions: log::session::Options {
+            slots: settings.max_incremental_fetch_session_cache_slots,
+            ..log::session::Options::default()
+        },
         ..log::Options::default()
     }
 }

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::{
     log::{Log, store::StoreError},
-    topics::{Catalog, Topic},
+    topics::Catalog,
 };
 
 /// The first check comes this long after the start, as Kafka's `log.initial.task.delay.ms`.
@@ -36,14 +36,12 @@ pub async fn run(log: Arc<Log>, topics: Arc<Catalog>, stopping: CancellationToke
 
 /// Checks every partition once.
 async fn check(log: &Log, topics: &Catalog) {
-    let snapshot = topics.snapshot().clone();
-    let due: Vec<Arc<Topic>> = snapshot.topics().filter(|topic| topic.log_config.delete).cloned().collect();
-    drop(snapshot);
     let now_ms = log.now_ms();
-    let partitions = due.iter().flat_map(|topic| {
+    let mut partitions = Vec::new();
+    for topic in topics.snapshot().topics().filter(|topic| topic.log_config.delete) {
         let retention = topic.log_config.retention(now_ms);
-        topic.partition_ids().map(move |partition| (partition, retention))
-    });
+        partitions.extend(topic.partition_ids().map(|partition| (partition, retention)));
+    }
     let (failed, first) = stream::iter(partitions)
         .map(|(partition, retention)| async move {
             let checked = log.retain(&partition, retention).await;
