@@ -22,6 +22,11 @@ impl Services {
         vec![self.this_broker(caller)]
     }
 
+    /// Every live broker, where assignments name them.
+    pub(super) fn broker_ids(&self) -> Vec<i32> {
+        vec![self.identity.node.0]
+    }
+
     pub(super) fn this_broker(&self, caller: &Caller) -> BrokerAddress {
         let listener = self.identity.listeners.get(caller.listener).expect("a caller came in on one of the listeners");
         BrokerAddress {

@@ -11,7 +11,7 @@ use crate::{
         store::{AppendRefusal, StoreError},
     },
     protocol::records::InvalidBatch,
-    topics::CreateError,
+    topics::{ChangeError, CreateError},
 };
 
 /// What a change of a partition answers when the storage fails.
@@ -51,6 +51,29 @@ pub fn group(error: &GroupError) -> ResponseError {
         GroupError::InconsistentProtocol => ResponseError::InconsistentGroupProtocol,
         GroupError::SubscribedToTopic => ResponseError::GroupSubscribedToTopic,
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+    }
+}
+
+/// What CreateTopics answers.
+pub fn create_topic(error: &CreateError) -> ResponseError {
+    match error {
+        CreateError::InvalidName(_) => ResponseError::InvalidTopicException,
+        CreateError::Exists(_) => ResponseError::TopicAlreadyExists,
+        CreateError::InvalidPartitions => ResponseError::InvalidPartitions,
+        CreateError::InvalidReplicationFactor => ResponseError::InvalidReplicationFactor,
+        CreateError::InvalidConfig(_) => ResponseError::InvalidConfig,
+        CreateError::TooManyPartitions => ResponseError::PolicyViolation,
+        CreateError::Store(error) => storage(error),
+    }
+}
+
+/// What a request to change or delete a topic, or to change configs, answers.
+pub fn change_topic(error: &ChangeError) -> ResponseError {
+    match error {
+        ChangeError::Missing => ResponseError::UnknownTopicOrPartition,
+        // Retriable, and nothing happened.
+        ChangeError::Contended => ResponseError::KafkaStorageError,
+        ChangeError::Store(error) => storage(error),
     }
 }
 

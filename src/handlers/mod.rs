@@ -1,25 +1,38 @@
 //! One file per Kafka API: wire types in, domain calls, wire types out.
 
 mod acls;
+mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
+mod assignments;
 mod cluster;
+mod config_resource;
+mod create_partitions;
+mod create_topics;
 mod delete_groups;
 mod delete_records;
+mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_topic_partitions;
+mod elect_leaders;
 mod error_codes;
 pub mod errors;
 mod fetch;
 mod find_coordinator;
 mod group_wire;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -35,7 +48,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::{
-    messages::{ApiKey, DescribeAclsRequest},
+    messages::{ApiKey, DescribeAclsRequest, ListPartitionReassignmentsRequest},
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
 
@@ -177,6 +190,46 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
         ApiKey::DeleteGroups => call.answer(|request| delete_groups::handle(services, request)).await,
         ApiKey::OffsetDelete => call.answer(|request| offset_delete::handle(services, request)).await,
         ApiKey::DescribeProducers => call.later(|request| describe_producers::handle(services.clone(), request)),
+        ApiKey::CreateTopics => {
+            call.answer(|request| async move {
+                create_topics::handle(&services.topics, &services.broker_ids(), &request).await.into()
+            })
+            .await
+        }
+        ApiKey::DeleteTopics => {
+            call.answer(|request| async move { delete_topics::handle(&services.topics, &request).await.into() }).await
+        }
+        ApiKey::CreatePartitions => {
+            call.answer(|request| async move {
+                create_partitions::handle(&services.topics, &services.broker_ids(), &request).await.into()
+            })
+            .await
+        }
+        ApiKey::DescribeConfigs => {
+            call.now(|request| describe_configs::handle(&services.topics, services.identity.node, &request))
+        }
+        ApiKey::AlterConfigs => {
+            call.answer(|request| async move {
+                alter_configs::handle(&services.topics, services.identity.node, &request).await.into()
+            })
+            .await
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            call.answer(|request| async move {
+                incremental_alter_configs::handle(&services.topics, services.identity.node, &request).await.into()
+            })
+            .await
+        }
+        ApiKey::ListConfigResources => {
+            call.now(|request| list_config_resources::handle(&services.topics, &services.broker_ids(), &request))
+        }
+        ApiKey::DescribeTopicPartitions => call.now(|request| describe_topic_partitions::handle(services, &request)),
+        ApiKey::ElectLeaders => call.now(|request| elect_leaders::handle(&services.topics, &request)),
+        ApiKey::ListPartitionReassignments => {
+            call.now(|_: Request<ListPartitionReassignmentsRequest>| list_partition_reassignments::handle())
+        }
+        ApiKey::AlterPartitionReassignments => call
+            .now(|request| alter_partition_reassignments::handle(&services.topics, &services.broker_ids(), &request)),
         key => Err(Close(format!("{key:?} is in the table of served APIs and has no handler"))),
     }
 }

@@ -18,7 +18,7 @@ const fn from(
     check: super::Check,
     documentation: &'static str,
 ) -> Definition {
-    Definition::new(name, Int, default, check, documentation).dynamic().from_broker(broker)
+    Definition::new(name, Int, default, check, documentation).dynamic().given_by(broker)
 }
 
 /// By name.

@@ -19,6 +19,21 @@ pub enum Source {
     Group,
 }
 
+impl Source {
+    /// The number on the wire.
+    pub fn code(self) -> i8 {
+        match self {
+            Source::Topic => 1,
+            Source::DynamicBroker => 2,
+            Source::DynamicDefaultBroker => 3,
+            Source::StaticBroker => 4,
+            Source::Default => 5,
+            Source::ClientMetrics => 7,
+            Source::Group => 8,
+        }
+    }
+}
+
 /// One of the values that a config could have; the first is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynonymValue {

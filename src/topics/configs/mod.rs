@@ -3,6 +3,7 @@
 //! The tables are an interface. `docs/configuration.md` and the list of configs without effect in
 //! `docs/not-supported.md` are checked against them.
 
+pub mod alter;
 mod broker;
 mod broker_coordinator;
 mod broker_log;
@@ -32,6 +33,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// `ConfigType` of DescribeConfigs.
+    pub fn code(self) -> i8 {
+        match self {
+            Kind::Boolean => 1,
+            Kind::String => 2,
+            Kind::Int => 3,
+            Kind::Long => 5,
+            Kind::Double => 6,
+            Kind::List => 7,
+        }
+    }
+
     /// As `ConfigDef.Type` spells it in error messages and documentation.
     pub fn name(self) -> &'static str {
         match self {
@@ -148,7 +161,7 @@ impl Definition {
         self
     }
 
-    const fn from_broker(mut self, names: &'static [(&'static str, Unit)]) -> Self {
+    const fn given_by(mut self, names: &'static [(&'static str, Unit)]) -> Self {
         self.broker_names = names;
         self
     }

@@ -27,71 +27,71 @@ const fn define(
 pub const TOPIC: &[Definition] = &[
     define("cleanup.policy", List, "delete", ListOf(&["compact", "delete"]),
         "What may be removed from the log: delete removes what retention no longer covers, compact makes keys mandatory.")
-        .from_broker(&[("log.cleanup.policy", Same)]),
+        .given_by(&[("log.cleanup.policy", Same)]),
     define("compression.gzip.level", Int, "-1", Level { default: -1, least: 1, most: 9 },
         "The level for compression.type=gzip; -1 is the library's default.")
-        .from_broker(&[("compression.gzip.level", Same)]),
+        .given_by(&[("compression.gzip.level", Same)]),
     define("compression.lz4.level", Int, "9", super::Check::Between(1, 17),
         "The level for compression.type=lz4; the encoder used here has one level, so it is checked and stored.")
-        .from_broker(&[("compression.lz4.level", Same)]),
+        .given_by(&[("compression.lz4.level", Same)]),
     define("compression.type", String, "producer", OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "How batches are compressed when they are stored or encoded; producer keeps what the producer chose.")
-        .from_broker(&[("compression.type", Same)]),
+        .given_by(&[("compression.type", Same)]),
     define("compression.zstd.level", Int, "3", super::Check::Between(-131_072, 22),
         "The level for compression.type=zstd.")
-        .from_broker(&[("compression.zstd.level", Same)]),
+        .given_by(&[("compression.zstd.level", Same)]),
     define("delete.retention.ms", Long, "86400000", AtLeast(0),
         "How long a compacted log keeps delete markers.")
-        .from_broker(&[("log.cleaner.delete.retention.ms", Same)]).no_effect(NO_COMPACTION),
+        .given_by(&[("log.cleaner.delete.retention.ms", Same)]).no_effect(NO_COMPACTION),
     define("file.delete.delay.ms", Long, "60000", AtLeast(0),
         "How long a removed segment's file is kept.")
-        .from_broker(&[("log.segment.delete.delay.ms", Same)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.segment.delete.delay.ms", Same)]).no_effect(NO_SEGMENTS),
     define("flush.messages", Long, "9223372036854775807", AtLeast(1),
         "After how many records the log is forced to disk.")
-        .from_broker(&[("log.flush.interval.messages", Same)]).no_effect(NO_FLUSH),
+        .given_by(&[("log.flush.interval.messages", Same)]).no_effect(NO_FLUSH),
     define("flush.ms", Long, "9223372036854775807", AtLeast(0),
         "After how much time the log is forced to disk.")
-        .from_broker(&[("log.flush.interval.ms", Same), ("log.flush.scheduler.interval.ms", Same)]).no_effect(NO_FLUSH),
+        .given_by(&[("log.flush.interval.ms", Same), ("log.flush.scheduler.interval.ms", Same)]).no_effect(NO_FLUSH),
     define("follower.replication.throttled.replicas", List, "", ThrottledReplicas,
         "Replicas whose replication is throttled on the follower's side.").no_effect(NO_REPLICAS),
     define("index.interval.bytes", Int, "4096", AtLeast(0),
         "How many bytes lie between two entries of the offset index.")
-        .from_broker(&[("log.index.interval.bytes", Same)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.index.interval.bytes", Same)]).no_effect(NO_SEGMENTS),
     define("leader.replication.throttled.replicas", List, "", ThrottledReplicas,
         "Replicas whose replication is throttled on the leader's side.").no_effect(NO_REPLICAS),
     define("local.retention.bytes", Long, "-2", AtLeast(-2),
         "How many bytes stay local with tiered storage; -2 follows retention.bytes.")
-        .from_broker(&[("log.local.retention.bytes", Same)]).no_effect(NO_TIERS),
+        .given_by(&[("log.local.retention.bytes", Same)]).no_effect(NO_TIERS),
     define("local.retention.ms", Long, "-2", AtLeast(-2),
         "How long records stay local with tiered storage; -2 follows retention.ms.")
-        .from_broker(&[("log.local.retention.ms", Same)]).no_effect(NO_TIERS),
+        .given_by(&[("log.local.retention.ms", Same)]).no_effect(NO_TIERS),
     define("max.compaction.lag.ms", Long, "9223372036854775807", AtLeast(1),
         "The longest time that a record stays uncompacted.")
-        .from_broker(&[("log.cleaner.max.compaction.lag.ms", Same)]).no_effect(NO_COMPACTION),
+        .given_by(&[("log.cleaner.max.compaction.lag.ms", Same)]).no_effect(NO_COMPACTION),
     define("max.message.bytes", Int, "1048588", AtLeast(0),
         "The largest record batch that is taken, in bytes as sent.")
-        .from_broker(&[("message.max.bytes", Same)]),
+        .given_by(&[("message.max.bytes", Same)]),
     define("message.timestamp.after.max.ms", Long, "3600000", AtLeast(0),
         "How far a CreateTime timestamp may lie ahead of the broker's clock.")
-        .from_broker(&[("log.message.timestamp.after.max.ms", Same)]),
+        .given_by(&[("log.message.timestamp.after.max.ms", Same)]),
     define("message.timestamp.before.max.ms", Long, "9223372036854775807", AtLeast(0),
         "How far a CreateTime timestamp may lie behind the broker's clock.")
-        .from_broker(&[("log.message.timestamp.before.max.ms", Same)]),
+        .given_by(&[("log.message.timestamp.before.max.ms", Same)]),
     define("message.timestamp.type", String, "CreateTime", OneOf(&["CreateTime", "LogAppendTime"]),
         "Whose clock a record's timestamp is: the producer's or the broker's.")
-        .from_broker(&[("log.message.timestamp.type", Same)]),
+        .given_by(&[("log.message.timestamp.type", Same)]),
     define("min.cleanable.dirty.ratio", Double, "0.5", Ratio,
         "The share of uncompacted bytes at which a log is compacted.")
-        .from_broker(&[("log.cleaner.min.cleanable.ratio", Same)]).no_effect(NO_COMPACTION),
+        .given_by(&[("log.cleaner.min.cleanable.ratio", Same)]).no_effect(NO_COMPACTION),
     define("min.compaction.lag.ms", Long, "0", AtLeast(0),
         "The shortest time that a record stays uncompacted.")
-        .from_broker(&[("log.cleaner.min.compaction.lag.ms", Same)]).no_effect(NO_COMPACTION),
+        .given_by(&[("log.cleaner.min.compaction.lag.ms", Same)]).no_effect(NO_COMPACTION),
     define("min.insync.replicas", Int, "1", AtLeast(1),
         "How many replicas must be in sync for acks=all.")
-        .from_broker(&[("min.insync.replicas", Same)]).no_effect(NO_REPLICAS),
+        .given_by(&[("min.insync.replicas", Same)]).no_effect(NO_REPLICAS),
     define("preallocate", Boolean, "false", Any,
         "Whether a new segment's file is allocated at full size.")
-        .from_broker(&[("log.preallocate", Same)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.preallocate", Same)]).no_effect(NO_SEGMENTS),
     define("remote.log.copy.disable", Boolean, "false", Any,
         "Whether copying to tiered storage is stopped.").no_effect(NO_TIERS),
     define("remote.log.delete.on.disable", Boolean, "false", Any,
@@ -100,32 +100,32 @@ pub const TOPIC: &[Definition] = &[
         "Whether the topic uses tiered storage; true is refused.").no_effect(NO_TIERS),
     define("retention.bytes", Long, "-1", Any,
         "How many bytes of batches a partition keeps; negative is no limit.")
-        .from_broker(&[("log.retention.bytes", Same)]),
+        .given_by(&[("log.retention.bytes", Same)]),
     define("retention.ms", Long, "604800000", AtLeast(-1),
         "How long records are kept; -1 is no limit.")
-        .from_broker(&[("log.retention.ms", Same), ("log.retention.minutes", Minutes), ("log.retention.hours", Hours)]),
+        .given_by(&[("log.retention.ms", Same), ("log.retention.minutes", Minutes), ("log.retention.hours", Hours)]),
     define("segment.bytes", Int, "1073741824", AtLeast(1_048_576),
         "The size of a segment's file.")
-        .from_broker(&[("log.segment.bytes", Same)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.segment.bytes", Same)]).no_effect(NO_SEGMENTS),
     define("segment.index.bytes", Int, "10485760", AtLeast(4),
         "The size of a segment's index.")
-        .from_broker(&[("log.index.size.max.bytes", Same)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.index.size.max.bytes", Same)]).no_effect(NO_SEGMENTS),
     define("segment.jitter.ms", Long, "0", AtLeast(0),
         "How much of segment.ms is left to chance.")
-        .from_broker(&[("log.roll.jitter.ms", Same), ("log.roll.jitter.hours", Hours)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.roll.jitter.ms", Same), ("log.roll.jitter.hours", Hours)]).no_effect(NO_SEGMENTS),
     define("segment.ms", Long, "604800000", AtLeast(1),
         "After what time a new segment is begun.")
-        .from_broker(&[("log.roll.ms", Same), ("log.roll.hours", Hours)]).no_effect(NO_SEGMENTS),
+        .given_by(&[("log.roll.ms", Same), ("log.roll.hours", Hours)]).no_effect(NO_SEGMENTS),
     define("unclean.leader.election.enable", Boolean, "false", Any,
         "Whether a replica that is not in sync may lead.")
-        .from_broker(&[("unclean.leader.election.enable", Same)]).no_effect(NO_REPLICAS),
+        .given_by(&[("unclean.leader.election.enable", Same)]).no_effect(NO_REPLICAS),
     define("weir.layout", String, "record", OneOf(&["record", "batch"]),
         "What a stream entry holds: one readable record, or one record batch as the client sent it.")
-        .from_broker(&[("weir.layout", Same)]),
+        .given_by(&[("weir.layout", Same)]),
     define("weir.retention.records", Long, "-1", AtLeast(-1),
         "How many records a partition keeps, about; -1 is no limit.")
-        .from_broker(&[("weir.retention.records", Same)]),
+        .given_by(&[("weir.retention.records", Same)]),
     define("weir.value.format", String, "auto", OneOf(&["auto", "raw", "json"]),
         "How a value is stored in the record layout: JSON objects as fields (auto), as bytes (raw), or nothing but JSON objects (json).")
-        .from_broker(&[("weir.value.format", Same)]),
+        .given_by(&[("weir.value.format", Same)]),
 ];

@@ -1,0 +1,108 @@
+//! DeleteTopics, key 20, versions 1-6.
+//!
+//! v3 may answer TOPIC_DELETION_DISABLED; v4 is flexible; v5 answers with messages (KIP-599); v6 names topics by name or by id
+//! (KIP-516).
+//!
+//! Differs from Apache Kafka: the order of the results is the request's.
+
+use std::collections::HashSet;
+
+use kafka_protocol::{
+    ResponseError,
+    messages::{
+        DeleteTopicsRequest, DeleteTopicsResponse, TopicName, delete_topics_request::DeleteTopicState,
+        delete_topics_response::DeletableTopicResult,
+    },
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+
+use super::{Request, errors};
+use crate::{
+    model::TopicId,
+    topics::{Catalog, ChangeError},
+};
+
+type Refused = (ResponseError, String);
+
+pub(super) async fn handle(catalog: &Catalog, request: &Request<DeleteTopicsRequest>) -> DeleteTopicsResponse {
+    let body = &request.body;
+    let named: Vec<DeleteTopicState> = if request.version >= 6 {
+        body.topics.clone()
+    } else {
+        body.topic_names.iter().map(|name| DeleteTopicState::default().with_name(Some(name.clone()))).collect()
+    };
+    let enabled = catalog.snapshot().settings().delete_topic_enable;
+    let mut responses = Vec::with_capacity(named.len());
+    let mut answered = HashSet::new();
+    for topic in &named {
+        let key = (topic.name.clone(), topic.topic_id);
+        if !answered.insert(key) {
+            continue;
+        }
+        let outcome = if !enabled {
+            Err(disabled(request.version))
+        } else if named.iter().filter(|other| same(other, topic)).count() > 1 {
+            let what = if topic.name.is_some() { "name" } else { "id" };
+            Err((ResponseError::InvalidRequest, format!("Duplicate topic {what}.")))
+        } else {
+            delete(catalog, topic).await
+        };
+        responses.push(answer(topic, outcome, request.version));
+    }
+    DeleteTopicsResponse::default().with_responses(responses)
+}
+
+/// Topics without name and id are not the same topic.
+fn same(a: &DeleteTopicState, b: &DeleteTopicState) -> bool {
+    (a.name.is_some() || !a.topic_id.is_nil()) && a.name == b.name && a.topic_id == b.topic_id
+}
+
+fn disabled(version: i16) -> Refused {
+    let code = if version < 3 { ResponseError::InvalidRequest } else { ResponseError::TopicDeletionDisabled };
+    (code, "Topic deletion is disabled.".to_owned())
+}
+
+async fn delete(catalog: &Catalog, topic: &DeleteTopicState) -> Result<(TopicName, Uuid), Refused> {
+    let unknown = |by_id: bool| {
+        if by_id {
+            (ResponseError::UnknownTopicId, "This server does not host this topic ID.".to_owned())
+        } else {
+            let message = "This server does not host this topic-partition.";
+            (ResponseError::UnknownTopicOrPartition, message.to_owned())
+        }
+    };
+    let by_id = topic.name.is_none();
+    let found = match (&topic.name, topic.topic_id.is_nil()) {
+        (Some(_), false) => {
+            let message = "You may not specify both topic name and topic id.";
+            return Err((ResponseError::InvalidRequest, message.to_owned()));
+        }
+        (None, true) => {
+            return Err((ResponseError::InvalidRequest, "Neither topic name nor id were specified.".to_owned()));
+        }
+        (Some(name), true) => catalog.get(name.as_str()),
+        (None, false) => catalog.get_by_id(TopicId(topic.topic_id)),
+    };
+    let found = found.ok_or_else(|| unknown(by_id))?;
+    match catalog.delete(found.id).await {
+        Ok(()) => Ok((TopicName(StrBytes::from_string(found.name.to_string())), found.id.0)),
+        Err(ChangeError::Missing) => Err(unknown(by_id)),
+        Err(error) => Err((errors::change_topic(&error), error.to_string())),
+    }
+}
+
+fn answer(topic: &DeleteTopicState, outcome: Result<(TopicName, Uuid), Refused>, version: i16) -> DeletableTopicResult {
+    let result = DeletableTopicResult::default();
+    match outcome {
+        Ok((name, id)) => {
+            let result = result.with_name(Some(name));
+            if version >= 6 { result.with_topic_id(id) } else { result }
+        }
+        Err((code, message)) => {
+            let result = result.with_name(topic.name.clone()).with_error_code(code.code());
+            let result = if version >= 6 { result.with_topic_id(topic.topic_id) } else { result };
+            if version >= 5 { result.with_error_message(Some(StrBytes::from_string(message))) } else { result }
+        }
+    }
+}
