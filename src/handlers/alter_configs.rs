@@ -65,5 +65,6 @@ async fn alter(
     }
     let target = Target::find(catalog, node, resource.resource_type, name)?;
     let given = resource.configs.iter().map(|config| (config.name.as_str(), config.value.as_deref()));
-    target.alter(catalog, name, validate_only, |_| replacing(given.clone())).await
+    let named: Vec<&str> = resource.configs.iter().map(|config| config.name.as_str()).collect();
+    target.alter(catalog, name, validate_only, &named, |_| replacing(given.clone())).await
 }

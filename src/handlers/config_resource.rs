@@ -49,7 +49,8 @@ pub(super) type Refused = (ResponseError, String);
 
 /// What is changed.
 pub(super) enum Target {
-    Topic(TopicId),
+    /// `None` if there is no such topic: Kafka tells so only where nothing else is wrong with the request.
+    Topic(Option<TopicId>),
     Resource(Resource),
     /// There are no loggers whose level could be changed.
     Loggers,
@@ -69,8 +70,7 @@ impl Target {
             }
             Some(ResourceType::Topic) => {
                 names::validate(name).map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
-                let topic = catalog.get(name).ok_or_else(|| missing_topic(name))?;
-                Ok(Self::Topic(topic.id))
+                Ok(Self::Topic(catalog.get(name).map(|topic| topic.id)))
             }
             Some(ResourceType::Broker) if name.is_empty() => Ok(Self::Resource(Resource::Cluster)),
             Some(ResourceType::Broker) => match node_id()? {
@@ -112,13 +112,15 @@ impl Target {
     /// What is set now.
     fn current(&self, catalog: &Catalog) -> Result<Values, ChangeError> {
         match self {
-            Self::Topic(id) => catalog.get_by_id(*id).map(|topic| topic.configs.clone()).ok_or(ChangeError::Missing),
+            Self::Topic(Some(id)) => {
+                catalog.get_by_id(*id).map(|topic| topic.configs.clone()).ok_or(ChangeError::Missing)
+            }
             Self::Resource(resource) => Ok(catalog.snapshot().configs(resource).cloned().unwrap_or_default()),
-            Self::Loggers => Ok(Values::new()),
+            Self::Topic(None) | Self::Loggers => Ok(Values::new()),
         }
     }
 
-    /// Makes what `edit` makes of the configs, if that is legal.
+    /// Makes what `edit` makes of the configs, if that is legal. `named` are the request's configs in its order.
     ///
     /// # Errors
     /// With Kafka's words.
@@ -127,24 +129,23 @@ impl Target {
         catalog: &Catalog,
         name: &str,
         validate_only: bool,
+        named: &[&str],
         edit: impl Fn(&Values) -> Result<Values, AlterRefusal>,
     ) -> Result<(), Refused> {
         let checked = |before: &Values| {
             let after = edit(before)?;
-            self.validate(catalog, name, &after)?;
+            self.validate(catalog, name, named, &after)?;
             Ok(after)
         };
-        let outcome = if validate_only {
-            self.current(catalog)
-                .map_err(AlterError::Change)
-                .and_then(|current| checked(&current).map_err(AlterError::Refused))
-                .map(|_| ())
-        } else {
-            match self {
-                Self::Topic(id) => catalog.alter_topic_configs(*id, checked).await,
-                Self::Resource(resource) => catalog.alter_configs(resource, checked).await,
-                Self::Loggers => checked(&Values::new()).map(|_| ()).map_err(AlterError::Refused),
-            }
+        let only_checked = || {
+            let current = self.current(catalog).map_err(AlterError::Change)?;
+            checked(&current).map(|_| ()).map_err(AlterError::Refused)
+        };
+        let outcome = match self {
+            Self::Topic(None) => only_checked().and(Err(AlterError::Change(ChangeError::Missing))),
+            Self::Topic(Some(id)) if !validate_only => catalog.alter_topic_configs(*id, checked).await,
+            Self::Resource(resource) if !validate_only => catalog.alter_configs(resource, checked).await,
+            Self::Topic(Some(_)) | Self::Resource(_) | Self::Loggers => only_checked(),
         };
         outcome.map_err(|error| match error {
             AlterError::Refused(AlterRefusal::Request(message)) => (ResponseError::InvalidRequest, message),
@@ -154,7 +155,7 @@ impl Target {
         })
     }
 
-    fn validate(&self, catalog: &Catalog, name: &str, values: &Values) -> Result<(), AlterRefusal> {
+    fn validate(&self, catalog: &Catalog, name: &str, named: &[&str], values: &Values) -> Result<(), AlterRefusal> {
         let snapshot = catalog.snapshot();
         match self {
             Self::Topic(_) => configs::validate_topic(values, &snapshot.pattern_configs(name), snapshot.layers())
@@ -169,13 +170,14 @@ impl Target {
                 })
             }
             Self::Resource(resource @ (Resource::Cluster | Resource::Broker(_))) => {
-                let fixed: Vec<&str> = values
+                let mut fixed: Vec<&str> = values
                     .keys()
                     .filter(|name| {
                         configs::broker_definition(name).is_none_or(|known| known.update == Update::ReadOnly)
                     })
                     .map(String::as_str)
                     .collect();
+                fixed.sort_by_key(|name| named.iter().position(|other| other == name));
                 if !fixed.is_empty() {
                     let message = format!("Cannot update these configs dynamically: [{}]", fixed.join(", "));
                     return Err(AlterRefusal::Request(message));

@@ -22,8 +22,8 @@ use kafka_protocol::{
 use super::{Request, assignments, errors};
 use crate::topics::{Catalog, CreateError, NewTopic, Topic, configs};
 
-/// Partitions that one request may create, as in Kafka's controller.
-const MAX_PARTITIONS_PER_REQUEST: i64 = 10_000;
+/// Partitions that one request may create, and topics and partitions together, as in Kafka's controller.
+const MAX_PER_REQUEST: usize = 10_000;
 
 /// The topic of KRaft's own log.
 const CLUSTER_METADATA: &str = "__cluster_metadata";
@@ -95,6 +95,8 @@ fn planned(catalog: &Catalog, brokers: &[i32], topic: &CreatableTopic) -> Result
         let message = format!("Creation of internal topic {CLUSTER_METADATA} is prohibited.");
         return Err((ResponseError::InvalidRequest, message));
     }
+    let refuse = |error: CreateError| refused(&error);
+    catalog.check_name(&topic.name).map_err(refuse)?;
     let mut new = NewTopic { name: topic.name.to_string(), ..NewTopic::default() };
     let nulls: Vec<&str> =
         topic.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.as_str()).collect();
@@ -105,6 +107,7 @@ fn planned(catalog: &Catalog, brokers: &[i32], topic: &CreatableTopic) -> Result
     for config in &topic.configs {
         new.configs.insert(config.name.to_string(), config.value.as_ref().map(StrBytes::to_string).unwrap_or_default());
     }
+    catalog.check_configs(&new.name, &new.configs).map_err(refuse)?;
     if topic.assignments.is_empty() {
         new.partitions = (topic.num_partitions != -1).then_some(topic.num_partitions);
         new.replication_factor = (topic.replication_factor != -1).then_some(topic.replication_factor);
@@ -112,7 +115,7 @@ fn planned(catalog: &Catalog, brokers: &[i32], topic: &CreatableTopic) -> Result
         let (partitions, replication_factor) = assigned(brokers, topic)?;
         (new.partitions, new.replication_factor) = (Some(partitions), Some(replication_factor));
     }
-    catalog.plan(&new).map_err(|error| refused(&error))
+    catalog.plan(&new).map_err(refuse)
 }
 
 /// The numbers of partitions and replicas that a manual assignment makes.
@@ -144,12 +147,17 @@ fn assigned(brokers: &[i32], topic: &CreatableTopic) -> Result<(i32, i16), Refus
 
 /// Refuses all where they are too many together.
 fn refuse_too_many(outcomes: &mut [Result<Topic, Refused>]) {
-    let planned = || outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
-    let partitions: i64 = planned().map(|topic| i64::from(topic.partitions)).sum();
-    if partitions > MAX_PARTITIONS_PER_REQUEST {
-        for outcome in outcomes {
-            *outcome = Err(refused(&CreateError::TooManyPartitions));
-        }
+    let counts = outcomes.iter().flatten().map(|topic| usize::try_from(topic.partitions).unwrap_or(usize::MAX));
+    let partitions = counts.fold(0, usize::saturating_add);
+    let error = if partitions > MAX_PER_REQUEST {
+        CreateError::TooManyPartitions
+    } else if partitions + outcomes.iter().flatten().count() > MAX_PER_REQUEST {
+        CreateError::TooManyChanges
+    } else {
+        return;
+    };
+    for outcome in outcomes {
+        *outcome = Err(refused(&error));
     }
 }
 

@@ -62,7 +62,7 @@ pub fn create_topic(error: &CreateError) -> ResponseError {
         CreateError::InvalidPartitions => ResponseError::InvalidPartitions,
         CreateError::InvalidReplicationFactor => ResponseError::InvalidReplicationFactor,
         CreateError::InvalidConfig(_) => ResponseError::InvalidConfig,
-        CreateError::TooManyPartitions => ResponseError::PolicyViolation,
+        CreateError::TooManyPartitions | CreateError::TooManyChanges => ResponseError::PolicyViolation,
         CreateError::Store(error) => storage(error),
     }
 }
@@ -84,7 +84,7 @@ pub fn automatic_creation(error: &CreateError) -> ResponseError {
         CreateError::InvalidPartitions => ResponseError::InvalidPartitions,
         CreateError::InvalidReplicationFactor => ResponseError::InvalidReplicationFactor,
         CreateError::InvalidConfig(_) => ResponseError::InvalidConfig,
-        CreateError::TooManyPartitions => ResponseError::PolicyViolation,
+        CreateError::TooManyPartitions | CreateError::TooManyChanges => ResponseError::PolicyViolation,
         // Somebody else was faster, or the storage fails: the client asks again.
         CreateError::Exists(_) | CreateError::Store(_) => ResponseError::LeaderNotAvailable,
     }

@@ -76,5 +76,6 @@ async fn alter(
         })
         .collect::<Result<Vec<_>, Refused>>()?;
     let edit = |current: &_| incremental(current, &changes, |name| target.definition(name), target.wording());
-    target.alter(catalog, name, validate_only, edit).await
+    let named: Vec<&str> = resource.configs.iter().map(|config| config.name.as_str()).collect();
+    target.alter(catalog, name, validate_only, &named, edit).await
 }

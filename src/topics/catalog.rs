@@ -67,6 +67,8 @@ pub enum CreateError {
     InvalidConfig(String),
     #[error("Excessively large number of partitions per request.")]
     TooManyPartitions,
+    #[error("Unable to perform excessively large batch operation.")]
+    TooManyChanges,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -249,22 +251,42 @@ impl Catalog {
         Ok(results)
     }
 
+    /// Whether a topic of this name may be created.
+    ///
+    /// # Errors
+    /// [`CreateError::InvalidName`] and [`CreateError::Exists`].
+    pub fn check_name(&self, name: &str) -> Result<(), CreateError> {
+        let snapshot = self.snapshot.load();
+        names::validate(name).map_err(|error| CreateError::InvalidName(error.to_string()))?;
+        if names::is_reserved(name) || snapshot.get(name).is_some() {
+            return Err(CreateError::Exists(name.to_owned()));
+        }
+        match snapshot.collision(name) {
+            Some(other) => {
+                Err(CreateError::InvalidName(format!("Topic '{name}' collides with existing topic: {other}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a topic of this name may be created with these configs.
+    ///
+    /// # Errors
+    /// [`CreateError::InvalidConfig`].
+    pub fn check_configs(&self, name: &str, configs: &Values) -> Result<(), CreateError> {
+        let snapshot = self.snapshot.load();
+        configs::validate_topic(configs, &snapshot.pattern_configs(name), snapshot.layers())
+            .map_err(|error| CreateError::InvalidConfig(error.0))
+    }
+
     /// What a new topic would be, without creating it.
     ///
     /// # Errors
-    /// All of [`CreateError`] but `TooManyPartitions` and `Store`.
+    /// All of [`CreateError`] but those of whole requests and `Store`; the first in Kafka's order.
     pub fn plan(&self, new: &NewTopic) -> Result<Topic, CreateError> {
+        self.check_name(&new.name)?;
+        self.check_configs(&new.name, &new.configs)?;
         let snapshot = self.snapshot.load();
-        names::validate(&new.name).map_err(|error| CreateError::InvalidName(error.to_string()))?;
-        if names::is_reserved(&new.name) || snapshot.get(&new.name).is_some() {
-            return Err(CreateError::Exists(new.name.clone()));
-        }
-        if let Some(other) = snapshot.collision(&new.name) {
-            return Err(CreateError::InvalidName(format!(
-                "Topic '{}' collides with existing topic: {other}",
-                new.name
-            )));
-        }
         let settings = snapshot.settings();
         let partitions = new.partitions.unwrap_or(settings.num_partitions);
         let replication_factor = new.replication_factor.unwrap_or(settings.default_replication_factor);
@@ -274,8 +296,6 @@ impl Catalog {
         if partitions < 1 {
             return Err(CreateError::InvalidPartitions);
         }
-        configs::validate_topic(&new.configs, &snapshot.pattern_configs(&new.name), snapshot.layers())
-            .map_err(|error| CreateError::InvalidConfig(error.0))?;
         Ok(snapshot.built(StoredTopic {
             name: TopicName::new(&new.name),
             id: TopicId::random(),
