@@ -120,6 +120,7 @@ fn read_all(weir: &Weir) -> Vec<u64> {
     let mut connection = weir.connect();
     let mut offset = 0;
     let mut values = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let partition = FetchPartition::default()
             .with_partition(0)
@@ -135,6 +136,10 @@ fn read_all(weir: &Weir) -> Vec<u64> {
             .with_topics(vec![FetchTopic::default().with_topic(topic()).with_partitions(vec![partition])]);
         let answer: FetchResponse = connection.call(ApiKey::Fetch as i16, 12, &request);
         let got = &answer.responses[0].partitions[0];
+        if got.error_code == ResponseError::KafkaStorageError.code() && Instant::now() < deadline {
+            // The strike may have been the last thing that happened.
+            continue;
+        }
         assert_eq!(got.error_code, 0);
         let before = offset;
         for batch in Batches::new(got.records.clone().unwrap_or_default()) {
