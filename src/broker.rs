@@ -1,10 +1,10 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
 
 mod domain;
+mod probe;
 
 use std::{io, io::Write, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -29,11 +29,7 @@ use crate::{
         server::{self, Server, ServerError},
     },
     tasks::Tasks,
-    telemetry::{
-        Metrics,
-        http::{self, Probe},
-        metrics::{ApiRow, Figures},
-    },
+    telemetry::{Metrics, http, metrics::ApiRow},
 };
 
 /// Why the broker did not start or go on, in one sentence.
@@ -193,7 +189,7 @@ async fn start(
     replaced: &CancellationToken,
 ) -> Result<(), BrokerError> {
     server::claim_layout(client).await?;
-    let domain = Domain::start(config, client, tasks).await?;
+    let domain = Domain::start(config, client, metrics, tasks).await?;
     let settings = domain.topics.settings().load_full();
     let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
     if let Some(configured) = settings.cluster_id.as_ref().filter(|configured| **configured != cluster_id) {
@@ -225,6 +221,14 @@ async fn start(
         if !registration.keep(stopping).await {
             replaced.cancel();
         }
+    });
+    let probe = Arc::new(probe::State {
+        client: client.clone(),
+        tasks: tasks.clone(),
+        metrics: metrics.clone(),
+        topics: domain.topics.clone(),
+        log: domain.log.clone(),
+        groups: domain.groups.clone(),
     });
     let services = Arc::new(Services {
         identity: Identity {
@@ -260,7 +264,6 @@ async fn start(
     };
     if let Some(address) = &config.http {
         let failed = |reason| BrokerError::Http { address: address.to_string(), reason };
-        let probe = Arc::new(State { client: client.clone(), tasks: tasks.clone() });
         for socket in bind_host(&address.host, address.port).map_err(failed)? {
             info!(address = %socket.local_addr().map_err(failed)?, "HTTP: /livez, /readyz and /metrics");
             foundations.spawn("http", http::serve(socket, metrics.clone(), probe.clone(), foundations.clone()));
@@ -282,26 +285,6 @@ async fn start(
     let _ = io::stdout().flush();
     info!(listeners = told.join(", "), data = redis.place, "Weir is ready");
     Ok(())
-}
-
-/// What the HTTP port asks.
-struct State {
-    client: Arc<Client>,
-    tasks: Tasks,
-}
-
-#[async_trait]
-impl Probe for State {
-    async fn ready(&self) -> Result<(), String> {
-        if self.tasks.stopping().is_cancelled() {
-            return Err("Weir stops".to_owned());
-        }
-        self.client.query::<()>(&redis::cmd("PING")).await.map_err(|error| error.to_string())
-    }
-
-    async fn figures(&self) -> Figures {
-        Figures::default()
-    }
 }
 
 fn counted(row: &api::Api) -> ApiRow {

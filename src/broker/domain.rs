@@ -18,6 +18,7 @@ use crate::{
         producer_ids::RedisProducerIds,
     },
     tasks::Tasks,
+    telemetry::Metrics,
     topics::{self, Catalog, CatalogEvent, settings::BrokerSettings},
 };
 
@@ -31,14 +32,19 @@ pub(super) struct Domain {
 
 impl Domain {
     /// Loads the catalog and starts what runs beside the requests.
-    pub(super) async fn start(config: &Config, client: &Arc<Client>, tasks: &Tasks) -> Result<Self, StoreError> {
+    pub(super) async fn start(
+        config: &Config,
+        client: &Arc<Client>,
+        metrics: &Metrics,
+        tasks: &Tasks,
+    ) -> Result<Self, StoreError> {
         let clock = Clock::system();
         let logs = Arc::new(RedisLog::new(client.clone(), clock.clone(), redis_log::Options::default()));
         let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
         let options = topics::Options { node: config.node, settings: config.settings.clone(), clock: clock.clone() };
         let topics = Catalog::load(catalog, logs.clone(), options).await?;
         let settings = topics.settings().load_full();
-        let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options(&settings)));
+        let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options(&settings, metrics)));
         let groups = Coordinator::start(
             group_options(&settings),
             Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone())),
@@ -112,7 +118,7 @@ impl TopicNames for CatalogNames {
     }
 }
 
-fn log_options(settings: &BrokerSettings) -> log::Options {
+fn log_options(settings: &BrokerSettings, metrics: &Metrics) -> log::Options {
     log::Options {
         tail_cache_bytes: settings.weir_tail_cache_bytes,
         fetch_bytes: settings.weir_fetch_response_bytes,
@@ -121,6 +127,7 @@ fn log_options(settings: &BrokerSettings) -> log::Options {
             slots: settings.max_incremental_fetch_session_cache_slots,
             ..log::session::Options::default()
         },
+        metrics: metrics.log.clone(),
         ..log::Options::default()
     }
 }

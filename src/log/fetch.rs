@@ -170,6 +170,11 @@ impl Log {
         if !limits.max_wait.is_zero() && !fetch.is_complete() {
             fetch.wait(&all, deadline).await;
         }
+        let metrics = &self.shared.options.metrics;
+        for batch in fetch.found.iter().flatten().flat_map(|partition| &partition.batches) {
+            metrics.fetched_records.inc_by(batch.count());
+            metrics.fetched_bytes.inc_by(batch.bytes.len() as u64);
+        }
         Fetched { partitions: fetch.found, held: fetch.held }
     }
 }

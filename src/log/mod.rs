@@ -35,6 +35,7 @@ use crate::{
     clock::Clock,
     model::{PartitionId, TopicId, TopicName},
     tasks::Tasks,
+    telemetry::metrics::LogMetrics,
 };
 
 /// Bounds of the log's memory and work.
@@ -51,6 +52,7 @@ pub struct Options {
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
     pub sessions: session::Options,
+    pub metrics: LogMetrics,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             group: GroupLimits::default(),
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             sessions: session::Options::default(),
+            metrics: LogMetrics::default(),
         }
     }
 }

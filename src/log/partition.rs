@@ -324,6 +324,9 @@ impl Partition {
             state.size_bytes = outcome.size_bytes;
         }
         if !stored.is_empty() {
+            let metrics = &self.shared.options.metrics;
+            metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
+            metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.bytes.len() as u64).sum());
             inner.appended_at = Some(Instant::now());
             self.shared.tail.append(self.key(), stored);
             inner.waiters.wake();
@@ -333,9 +336,12 @@ impl Partition {
 
     /// Batches from the one that holds `offset`, at least one where there is one.
     pub async fn read(&self, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+        let metrics = &self.shared.options.metrics;
         if let Some(batches) = self.read_cached(&read) {
+            metrics.cache_hits.inc();
             return Ok(batches);
         }
+        metrics.cache_misses.inc();
         self.shared.store.read(&self.id, read).await
     }
 

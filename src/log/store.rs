@@ -157,6 +157,13 @@ pub struct StoredBatch {
     pub bytes: Bytes,
 }
 
+impl StoredBatch {
+    /// How many offsets it covers.
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.last_offset - self.base_offset + 1).unwrap_or(0)
+    }
+}
+
 /// What to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {

@@ -133,6 +133,8 @@ impl RequestMetrics {
 pub struct Figures {
     pub partitions: Vec<PartitionFigures>,
     pub groups: Vec<GroupFigures>,
+    /// Partitions, and partitions of groups, that were left out.
+    pub hidden: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -196,6 +198,11 @@ impl Metrics {
         Self::new(&[], 0)
     }
 
+    /// How many partitions, and partitions of groups, are shown one by one.
+    pub fn max_series(&self) -> usize {
+        self.max_series
+    }
+
     /// The metrics of an API, if it is served.
     pub fn request(&self, key: i16) -> Option<&Arc<RequestMetrics>> {
         usize::try_from(key).ok().and_then(|key| self.requests.get(key)).and_then(Option::as_ref)
@@ -243,8 +250,8 @@ fn request_metrics(registry: &mut Registry, apis: &[ApiRow]) -> Vec<Option<Arc<R
 }
 
 fn registry_of(figures: Figures, max_series: usize) -> Registry {
-    let Figures { mut partitions, mut groups } = figures;
-    let hidden = partitions.len().saturating_sub(max_series) + groups.len().saturating_sub(max_series);
+    let Figures { mut partitions, mut groups, hidden } = figures;
+    let hidden = hidden + partitions.len().saturating_sub(max_series) + groups.len().saturating_sub(max_series);
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     partitions.truncate(max_series);
     groups.sort_by(|a, b| (&a.group, &a.topic, a.partition).cmp(&(&b.group, &b.topic, b.partition)));
@@ -322,7 +329,7 @@ mod tests {
             next_offset: 7,
             size_bytes: 9,
         };
-        let figures = Figures { partitions: (0..5).rev().map(partition).collect(), groups: Vec::new() };
+        let figures = Figures { partitions: (0..5).rev().map(partition).collect(), ..Figures::default() };
         let shown = metrics(2).shown(figures);
         assert!(shown.contains("weir_partition_next_offset{topic=\"a\",partition=\"1\"} 7\n"), "{shown}");
         assert!(!shown.contains("partition=\"2\""), "{shown}");
