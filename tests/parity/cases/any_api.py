@@ -31,7 +31,7 @@ def half_a_frame(b):
 @case("ApiVersions", "0")
 def a_frame_in_single_bytes(b):
     connection = b.connection()
-    data = frame(header(18, 99))
+    data = frame(header(18, 99, flexible=True))
     for at in range(len(data) - 1):
         connection.write(data[at : at + 1])
     b.raw(data[-1:], on=connection)

@@ -135,9 +135,10 @@ class Broker:
                 return False
             # Kafka creates its internal topics when the first group and the first transactional producer ask for their coordinator;
             # its first block of producer ids comes late as well.
-            coordinators = [ask("FindCoordinator", 3, Key="warm-up", KeyType=kind) for kind in (0, 1)]
-            producer = ask("InitProducerId", 4, TransactionalId=None, TransactionTimeoutMs=1000)
-            return not any(answer["ErrorCode"] for answer in (*coordinators, producer))
+            warm_up = [ask("FindCoordinator", 3, Key="warm-up", KeyType=kind) for kind in (0, 1)]
+            if "InitProducerId" in self.versions:
+                warm_up.append(ask("InitProducerId", 4, TransactionalId=None, TransactionTimeoutMs=1000))
+            return not any(answer["ErrorCode"] for answer in warm_up)
         finally:
             connection.close()
 
@@ -212,9 +213,16 @@ def start_weir(schemas, layout):
         command += ["--override", f"{name}={value}"]
     broker = Broker(f"weir ({layout})", schemas, ("127.0.0.1", port), layout)
     broker.folder = folder
+    # Weir reads its settings from WEIR_…: only what stands in the command counts here.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WEIR_")}
     with open(folder / "log", "w") as log:
         broker.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, preexec_fn=_die_with_parent(signal.SIGTERM), start_new_session=True
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            preexec_fn=_die_with_parent(signal.SIGTERM),
+            start_new_session=True,
         )
     readable, _, _ = select.select([broker.process.stdout], [], [], READY_SECONDS)
     if not readable or not broker.process.stdout.readline():

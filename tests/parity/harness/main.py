@@ -253,14 +253,14 @@ def conclude(options, tasks, skipped, transcripts, reference, others, meant, beg
     if skipped:
         by_api = Counter(t.case.api for t in skipped)
         lines.append("\nskipped, not served by every side: " + ", ".join(f"{api} ({n})" for api, n in sorted(by_api.items())))
-    failed = {(task, side.name) for task, side, _, _ in unexpected} | {(task, reference.name) for task in broken}
+    failed = {(task, side.name) for task, side, _, _ in unexpected} | {(task, side.name) for task in broken for side in others}
     compared = sum(len(transcripts[t][reference.name].steps) for t in tasks) * len(others)
     total = len(tasks) * len(others)
     summary = [
         f"\n{compared} requests compared ({len(tasks)} cases at their versions, {len(others)} broker{'s' * (len(others) != 1)}), "
         f"{met} differences meant ({len(meant)} entries), {len(unexpected)} not meant, {len(stale)} entries out of date, "
         f"{time.monotonic() - began:.0f} s",
-        f"{max(0, total - len(failed))} passed, {len(failed) + len(stale)} failed, {len(skipped)} skipped",
+        f"{total - len(failed)} passed, {len(failed) + len(stale)} failed, {len(skipped)} skipped",
     ]
     if options.slow:
         taken = sorted(((transcript.seconds, str(task), side) for task in tasks for side, transcript in transcripts[task].items()), reverse=True)
