@@ -29,6 +29,7 @@ SHARED_SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "group.max.size": "4",
+    "max.connections": "10000",
     "max.incremental.fetch.session.cache.slots": "1000",
     "connections.max.idle.ms": "600000",
 }
@@ -45,6 +46,10 @@ KAFKA_SETTINGS = {
     "transaction.state.log.num.partitions": "1",
     "transaction.state.log.min.isr": "1",
 }
+
+# Eligible leader replicas make Kafka store a cluster-wide min.insync.replicas: with one broker it only clouds where the value comes from.
+FORMAT = ["kafka.tools.StorageTool", "format", "--standalone", "-t", "cGFyaXR5LWNsdXN0ZXItMQ"]
+FORMAT += ["--feature", "eligible.leader.replicas.version=0"]
 
 
 class CannotStart(Exception):
@@ -176,7 +181,7 @@ def start_kafka(schemas, libraries, name="kafka"):
     java = ["java", "-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
     java += [f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}", "-cp", f"{libraries}/*"]
     formatted = subprocess.run(
-        [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", "cGFyaXR5LWNsdXN0ZXItMQ", "-c", folder / "server.properties"],
+        [*java, *FORMAT, "-c", folder / "server.properties"],
         capture_output=True,
         text=True,
     )

@@ -32,6 +32,8 @@ def _compare(kafka, weir, path, found):
     if isinstance(kafka, dict) and isinstance(weir, dict):
         for name in [*kafka, *(n for n in weir if n not in kafka)]:
             _compare(kafka.get(name, ABSENT), weir.get(name, ABSENT), f"{path}.{name}" if path else str(name), found)
+    elif isinstance(kafka, list) and isinstance(weir, list) and bool(kafka) != bool(weir):
+        found.append(Difference(path, f"<a list of {len(kafka)}>", f"<a list of {len(weir)}>"))
     elif isinstance(kafka, list) and isinstance(weir, list) and _structs(kafka) and _structs(weir):
         _compare_lists(kafka, weir, path, found)
     elif kafka != weir:

@@ -132,6 +132,7 @@ UNORDERED = {
     ("Produce", "Responses"): (),
     ("Produce", "Responses.PartitionResponses"): (),
     ("DeleteTopics", "Responses"): (),
+    ("DescribeConfigs", "Results.Configs"): (),
     ("JoinGroup", "Members"): ("GroupInstanceId", "Metadata"),
     ("DescribeGroups", "Groups.Members"): ("ClientId", "GroupInstanceId", "MemberMetadata"),
 }
