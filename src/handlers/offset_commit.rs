@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        OffsetCommitRequest, OffsetCommitResponse, TopicName,
+        OffsetCommitResponse, TopicName,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
         offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic},
     },
@@ -22,15 +22,16 @@ use crate::{
     coordinator::CoordinatorError,
     groups::{Commit, CommitRequest, GroupError, TopicPartition},
     model::{GroupId, GroupInstanceId, MemberId, TopicId},
+    protocol::offsets_by_id,
 };
 
 const BY_ID: i16 = 10;
 
 pub(super) async fn handle(
     services: &Services,
-    request: Request<OffsetCommitRequest>,
+    request: Request<offsets_by_id::OffsetCommit>,
 ) -> Outcome<OffsetCommitResponse> {
-    let Request { body, version, .. } = request;
+    let Request { body: offsets_by_id::OffsetCommit(body), version, .. } = request;
     let mut answer = Answer::default();
     let mut known = Vec::new();
     let mut offsets = Vec::new();

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        OffsetFetchRequest, OffsetFetchResponse, TopicName,
+        OffsetFetchResponse, TopicName,
         offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
         offset_fetch_response::{
             OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -27,6 +27,7 @@ use crate::{
     coordinator::{Fetch, Fetched, Pending},
     groups::{CommittedOffset, TopicPartition},
     model::{GroupId, TopicId},
+    protocol::offsets_by_id,
 };
 
 const SEVERAL_GROUPS: i16 = 8;
@@ -49,8 +50,11 @@ struct Wanted {
     partitions: Vec<i32>,
 }
 
-pub(super) async fn handle(services: &Services, request: Request<OffsetFetchRequest>) -> Outcome<OffsetFetchResponse> {
-    let Request { body, version, .. } = request;
+pub(super) async fn handle(
+    services: &Services,
+    request: Request<offsets_by_id::OffsetFetch>,
+) -> Outcome<OffsetFetchResponse> {
+    let Request { body: offsets_by_id::OffsetFetch(body), version, .. } = request;
     let groups = if version >= SEVERAL_GROUPS {
         body.groups
     } else {

@@ -3,4 +3,5 @@
 pub mod api;
 pub mod codec;
 pub mod fetch_response;
+pub mod offsets_by_id;
 pub mod records;
