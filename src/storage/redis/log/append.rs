@@ -6,7 +6,7 @@ use redis::{Cmd, Pipeline, Value};
 use tracing::warn;
 
 use super::{
-    Partition, RedisLog, Writer,
+    Options, Partition, RedisLog, Writer,
     core::{Core, EntryId},
     functions::{self, Answer, Keys, call},
     plan::{Basis, Plan, mark_interval},
@@ -104,11 +104,13 @@ impl RedisLog {
             let is_small = plan.bytes <= self.options.small_append_max_bytes
                 && plan.accepted.iter().map(|batch| batch.records).sum::<i64>()
                     <= i64::try_from(self.options.small_append_max_records).unwrap_or(i64::MAX);
-            let by_function = (is_small || refusals >= REFUSALS_BEFORE_FUNCTION) && plan.fits_function();
+            let by_function = refusals >= REFUSALS_BEFORE_FUNCTION && plan.fits_function();
             let generation = self.client.generation();
             writer.number += 1;
             let mut written = if by_function {
                 self.by_function(partition, writer, append, &core, &plan).await?
+            } else if is_small && plan.fits_function() {
+                self.by_put(partition, writer, append, &core, &mut plan).await?
             } else {
                 self.by_transaction(partition, writer, append, (&core, from), &mut plan).await?
             };
@@ -240,19 +242,9 @@ impl RedisLog {
             pipeline.add_command(entry);
         }
         let mut seal = call("weir1_seal", keys);
-        seal.arg(count).arg(plan.core.to_string()).arg(plan.core.last.to_string());
-        // Redis counts right by itself where each record is an entry.
-        seal.arg(if plan.has_batch_entries { plan.core.next_offset.to_string() } else { String::new() });
-        match &plan.mark {
-            Some((offset, text)) => seal.arg(*offset).arg(text),
-            None => seal.arg("").arg(""),
-        };
-        seal.arg(if plan.has_new_producer { self.options.state_max_fields.to_string() } else { String::new() });
-        seal.arg(&self.writer_field).arg(format!("{} {} {}", writer.number, core.next_offset, append.now_ms));
-        if let Some(epochs) = self.raised_epochs(partition, core, append) {
-            seal.arg("epochs").arg(format!("{epochs}{}", core.next_offset));
-        }
-        for (field, value) in plan.producer_values() {
+        seal.arg(count);
+        seal_arguments(plan, &self.options, &mut seal);
+        for (field, value) in self.state_changes(partition, writer, append, core, plan) {
             seal.arg(field).arg(value);
         }
         pipeline.add_command(seal);
@@ -287,6 +279,62 @@ impl RedisLog {
             )),
             other => Ok(Written::Unknown(functions::unexpected("weir1_seal", &other))),
         }
+    }
+
+    /// A small append whose offsets are as expected: the cheapest way.
+    async fn by_put(
+        &self,
+        partition: &Partition,
+        writer: &Writer,
+        append: &Append,
+        core: &Core,
+        plan: &mut Plan,
+    ) -> Result<Written, StoreError> {
+        let mut command = call("weir1_put", &partition.keys);
+        command.arg(core.to_string()).arg(core.last.to_string()).arg(core.entries);
+        seal_arguments(plan, &self.options, &mut command);
+        let changes = self.state_changes(partition, writer, append, core, plan);
+        command.arg(2 * changes.len());
+        for (field, value) in changes {
+            command.arg(field).arg(value);
+        }
+        for entry in std::mem::take(&mut plan.entries) {
+            // Without XADD, the key and NOMKSTREAM.
+            command.arg(entry.args_iter().count().saturating_sub(3));
+            for argument in entry.args_iter().skip(3) {
+                if let redis::Arg::Simple(bytes) = argument {
+                    command.arg(bytes);
+                }
+            }
+        }
+        match self.client.query::<Value>(&command).await {
+            Ok(Value::Int(length)) => Ok(Written::Landed {
+                core: plan.core.clone(),
+                base_offsets: plan.accepted.iter().map(|batch| batch.base_offset).collect(),
+                is_length_right: length == core.entries,
+            }),
+            Ok(answer) => refused(answer, false),
+            Err(error @ StoreError::OutcomeUnknown(_)) => Ok(Written::Unknown(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fields of the state that change with an append, besides `core`.
+    fn state_changes(
+        &self,
+        partition: &Partition,
+        writer: &Writer,
+        append: &Append,
+        core: &Core,
+        plan: &Plan,
+    ) -> Vec<(String, String)> {
+        let own = format!("{} {} {}", writer.number, core.next_offset, append.now_ms);
+        let mut changes = vec![(self.writer_field.clone(), own)];
+        if let Some(epochs) = self.raised_epochs(partition, core, append) {
+            changes.push(("epochs".to_owned(), format!("{epochs}{}", core.next_offset)));
+        }
+        changes.extend(plan.producer_values());
+        changes
     }
 
     async fn by_function(
@@ -373,6 +421,18 @@ impl RedisLog {
             }
         }
     }
+}
+
+/// New core, its last ID, the next offset where Redis does not count it right by itself (as it does where each record is
+/// an entry), a mark, the most fields of the state if there is a new one.
+fn seal_arguments(plan: &Plan, options: &Options, command: &mut Cmd) {
+    command.arg(plan.core.to_string()).arg(plan.core.last.to_string());
+    command.arg(if plan.has_batch_entries { plan.core.next_offset.to_string() } else { String::new() });
+    match &plan.mark {
+        Some((offset, text)) => command.arg(*offset).arg(text),
+        None => command.arg("").arg(""),
+    };
+    command.arg(if plan.has_new_producer { options.state_max_fields.to_string() } else { String::new() });
 }
 
 fn set_id(keys: &Keys, id: EntryId) -> Cmd {

@@ -110,6 +110,13 @@ impl<'a> Body<'a> {
         Ok(Body { producer, key: record.key, headers: record.headers.clone(), value })
     }
 
+    /// The value as one field: not more work for Redis than a transaction may be.
+    pub(super) fn keep_whole(&mut self, value: Option<&'a [u8]>) {
+        if let (Content::Flat(_), Some(value)) = (&self.value, value) {
+            self.value = Content::Raw(value);
+        }
+    }
+
     /// How many names and values [`Body::write`] adds.
     pub(super) fn arguments(&self) -> usize {
         let value = match &self.value {

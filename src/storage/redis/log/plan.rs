@@ -23,6 +23,10 @@ use crate::{
 const KEEP_TIMESTAMPS: i64 = 400;
 /// More arguments than this are not given to a Function, which could not pass them on.
 const MOST_FUNCTION_ARGUMENTS: usize = 4_000;
+/// Names and values of a batch's records, about 0.1 us of Redis' time each: beyond the first number JSON stays one
+/// value, beyond the second (many headers) the batch is refused.
+const FLATTENED_ARGUMENTS: usize = 160_000;
+const MOST_ARGUMENTS: usize = 200_000;
 /// Bytes of the log between two marks, at most.
 pub(super) const MARK_INTERVAL: u64 = 1 << 20;
 const SMALLEST_MARK_INTERVAL: u64 = 4 << 10;
@@ -240,9 +244,10 @@ impl Plan {
         let mut core = self.core.clone();
         let mut commands = Vec::with_capacity(usize::try_from(accepted.records).unwrap_or(0));
         let mut timestamps_until = self.timestamps_until;
+        let mut bodies = Bodies { format, arguments: 0 };
         for record in records {
             let record = record.map_err(|_| AppendRefusal::TooLarge)?;
-            let body = body(&record, records.header(), format)?;
+            let body = bodies.next(&record, records.header())?;
             let timestamp = accepted.log_append_time.unwrap_or(record.timestamp);
             let offset = core.next_offset;
             let id = core.next_id(timestamp, offset);
@@ -309,8 +314,9 @@ impl Plan {
                     command.arg(if keep_timestamps { "keep" } else { "" });
                     // It was read before, when it was planned.
                     let Ok(records) = batch.records(usize::MAX) else { continue };
+                    let mut bodies = Bodies { format, arguments: 0 };
                     for record in records.iter().flatten() {
-                        let Ok(body) = body(&record, records.header(), format) else { continue };
+                        let Ok(body) = bodies.next(&record, records.header()) else { continue };
                         command.arg(accepted.log_append_time.unwrap_or(record.timestamp)).arg(body.arguments());
                         body.write(command);
                     }
@@ -381,9 +387,24 @@ fn timestamp_field(log_append_time: Option<i64>, keep: bool) -> TimestampField {
     }
 }
 
-fn body<'a>(record: &RecordView<'a>, header: &BatchHeader, format: ValueFormat) -> Result<Body<'a>, AppendRefusal> {
-    let producer = header.is_transactional().then_some((header.producer_id, header.producer_epoch));
-    Body::of(record, format, producer).map_err(|_| AppendRefusal::NotJson { record_index: record.index })
+/// Makes the fields of a batch's records, within what Redis can add in good time.
+struct Bodies {
+    format: ValueFormat,
+    /// Names and values so far.
+    arguments: usize,
+}
+
+impl Bodies {
+    fn next<'a>(&mut self, record: &RecordView<'a>, header: &BatchHeader) -> Result<Body<'a>, AppendRefusal> {
+        let producer = header.is_transactional().then_some((header.producer_id, header.producer_epoch));
+        let mut body = Body::of(record, self.format, producer)
+            .map_err(|_| AppendRefusal::NotJson { record_index: record.index })?;
+        if self.arguments + body.arguments() > FLATTENED_ARGUMENTS {
+            body.keep_whole(record.value);
+        }
+        self.arguments += body.arguments();
+        if self.arguments > MOST_ARGUMENTS { Err(AppendRefusal::TooLarge) } else { Ok(body) }
+    }
 }
 
 fn decompressed(batch: &ValidatedBatch, options: &Options) -> Result<Records, AppendRefusal> {

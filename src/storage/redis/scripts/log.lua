@@ -125,6 +125,39 @@ local function seal(keys, args)
   return length
 end
 
+-- Guard, entries and seal of a small append in one call. args: the expected core, its last ID, its entries, the new
+-- core, the new last ID, the next offset, a mark's offset and text, the most fields of the state (as in the seal),
+-- a count of fields and values and these, then for each entry a count of arguments, its ID, its fields.
+local function put(keys, args)
+  local stream, state = keys[1], keys[2]
+  local text = redis.pcall('HGET', state, 'core')
+  if text ~= args[1] then
+    if type(text) ~= 'string' then return { 'gone', message(text) } end
+    return { 'stale', text }
+  end
+  local length = redis.pcall('XLEN', stream)
+  if type(length) ~= 'number' then return { 'closed', message(length) } end
+  local opened = redis.pcall('XSETID', stream, args[2])
+  if not opened.ok then return { 'closed', message(opened) } end
+  local at = 11 + tonumber(args[10])
+  while args[at] do
+    local after = at + 1 + tonumber(args[at])
+    local added = redis.pcall('XADD', stream, 'NOMKSTREAM', unpack(args, at + 1, after - 1))
+    if type(added) ~= 'string' then
+      take_back(stream, parse(text))
+      return { 'failed', message(added) }
+    end
+    at = after
+  end
+  redis.call('HSET', state, 'core', args[4], unpack(args, 11, 10 + tonumber(args[10])))
+  if args[6] ~= '' and length == tonumber(args[3]) then
+    redis.call('XSETID', stream, args[5], 'ENTRIESADDED', args[6], 'MAXDELETEDID', '0-0')
+  end
+  if args[7] ~= '' then redis.call('ZADD', keys[3], args[7], args[8]) end
+  if args[9] ~= '' and redis.call('HLEN', state) > tonumber(args[9]) then evict(state) end
+  return length
+end
+
 -- The left half of the ID of an entry that ends with `last_offset` and whose largest timestamp is `timestamp`.
 local function next_ms(core, timestamp, last_offset)
   local ms = core.ms
@@ -231,7 +264,7 @@ local function append(keys, args)
   local length, closed = open_stream(stream, core)
   if not length then return { 'closed', closed } end
 
-  local before, first_bytes, first_offset, first_ms = parse(values[2]), core.bytes, core.next_offset, nil
+  local entries, first_bytes, first_offset, first_ms = core.entries, core.bytes, core.next_offset, nil
   local answer = { 'ok', '', length }
   local set = { 'HSET', state, 'core', '', args[3],
     string.format('%s %d %s', args[4], first_offset, args[5]) }
@@ -277,7 +310,7 @@ local function append(keys, args)
       end
     end
     if failure then
-      take_back(stream, before)
+      take_back(stream, parse(values[2]))
       return { 'failed', failure }
     end
   end
@@ -285,7 +318,7 @@ local function append(keys, args)
   local text = format(core)
   set[4], answer[2] = text, text
   redis.call(unpack(set))
-  if has_batch and length == before.entries then
+  if has_batch and length == entries then
     redis.call('XSETID', stream, core.last, 'ENTRIESADDED', core.next_offset, 'MAXDELETEDID', '0-0')
   end
   if is_new_producer and redis.call('HLEN', state) > tonumber(args[7]) then evict(state) end
@@ -650,12 +683,12 @@ local function public_append(keys, args)
   end
   local length, closed = open_stream(stream, core)
   if not length then return redis.error_reply('ERR the partition is quarantined: ' .. closed) end
-  local before, offset, first_bytes = parse(text), core.next_offset, core.bytes
+  local offset, first_bytes = core.next_offset, core.bytes
   -- About what the record takes as a batch of its own.
   core.bytes = core.bytes + 75 + bytes
   local failure = add_record(stream, core, timestamp, false, fields)
   if failure then
-    take_back(stream, before)
+    take_back(stream, parse(text))
     return redis.error_reply('ERR ' .. failure)
   end
   mark(marks, core, 1048576, offset, core.ms, first_bytes)
@@ -665,6 +698,7 @@ end
 
 redis.register_function('weir1_guard', guard)
 redis.register_function('weir1_seal', seal)
+redis.register_function('weir1_put', put)
 redis.register_function('weir1_append', append)
 redis.register_function{ function_name = 'weir1_load', callback = load_state, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'weir1_seek', callback = seek, flags = { 'no-writes' } }
