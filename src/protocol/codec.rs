@@ -15,8 +15,6 @@ pub enum DecodeError {
     Header(String),
     #[error("the request body can't be read: {0}")]
     Body(String),
-    #[error("{0} bytes are left over behind the request")]
-    LeftOver(usize),
 }
 
 /// API key, API version and correlation id: the first eight bytes of every request.
@@ -37,7 +35,7 @@ pub fn request_start(frame: &[u8]) -> Result<RequestStart, DecodeError> {
     })
 }
 
-/// Decodes header and body; `Bytes` fields of the body (record batches) are slices of `frame`.
+/// Decodes header and body. Bytes behind the body are passed over, as Kafka does. `Bytes` fields of the body (record batches) are slices of `frame`.
 pub fn decode_request<R: Decodable + HeaderVersion>(
     mut frame: Bytes,
     version: i16,
@@ -45,9 +43,6 @@ pub fn decode_request<R: Decodable + HeaderVersion>(
     let header = RequestHeader::decode(&mut frame, R::header_version(version))
         .map_err(|error| DecodeError::Header(error.to_string()))?;
     let body = R::decode(&mut frame, version).map_err(|error| DecodeError::Body(error.to_string()))?;
-    if !frame.is_empty() {
-        return Err(DecodeError::LeftOver(frame.len()));
-    }
     Ok((header, body))
 }
 
