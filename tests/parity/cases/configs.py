@@ -204,7 +204,7 @@ def values_that_are_wrong(b):
         ("empty list", "cleanup.policy", ""),
     ):
         alter(b, TOPIC, name, change("segment.ms", SET, "5000"), change(config, SET, value), label=label)
-    told(b, TOPIC, name, "segment.ms", "retention.ms")
+    told(b, TOPIC, name, "segment.ms", "retention.ms", until={"segment.ms": "5000"})
 
 
 @case("IncrementalAlterConfigs")
@@ -352,6 +352,8 @@ def all_of_them(b):
 @case("ListConfigResources", "1+")
 def by_type(b):
     b.topic("orders")
-    b.ask("IncrementalAlterConfigs", Resources=[{"ResourceType": GROUP, "ResourceName": b.name("group"), "Configs": [change("consumer.session.timeout.ms", SET, "50000")]}])
+    configs = [change("consumer.session.timeout.ms", SET, "50000")]
+    b.ask("IncrementalAlterConfigs", Resources=[{"ResourceType": GROUP, "ResourceName": b.name("group"), "Configs": configs}])
+    b.settle("ListConfigResources", lambda a: any(r["ResourceName"] == b.name("group") for r in a["ConfigResources"]), ResourceTypes=[GROUP])
     for kinds in ([TOPIC], [BROKER], [GROUP], [CLIENT_METRICS], [TOPIC, BROKER], [LOGGER], [0], [1], [99]):
         b.send("ListConfigResources", own=True, label=f"types {kinds}", ResourceTypes=kinds)

@@ -108,12 +108,13 @@ RULES = [
     Rule("ListOffsets", "Topics.Partitions.Timestamp", _now, "the broker's clock, under LogAppendTime"),
     Rule("Fetch", "Batch.MaxTimestamp", _now, "the broker's clock, under LogAppendTime"),
     Rule("Fetch", "Batch.Records.Timestamp", _now, "the broker's clock, under LogAppendTime"),
+    Rule("DescribeProducers", "Topics.Partitions.ActiveProducers.LastTimestamp", _now, "the broker's clock, under LogAppendTime"),
     Rule("DescribeLogDirs", "Results.LogDir", _text, "a path of the machine"),
     Rule("DescribeLogDirs", "Results.TotalBytes", _size, "the machine's disk"),
     Rule("DescribeLogDirs", "Results.UsableBytes", _size, "the machine's disk"),
 ]
 
-# Where a case asks for everything there is, what other cases and the broker itself put there is left out.
+# Where a case asks for everything there is, what other cases and the broker itself put there is left out, and order means nothing.
 OTHERS_DROPPED = {
     ("Metadata", "Topics"): "Name",
     ("ListGroups", "Groups"): "GroupId",
@@ -131,8 +132,15 @@ SETTINGS_LISTED = {("CreateTopics", "Topics.Configs"), ("DescribeConfigs", "Resu
 UNORDERED = {
     ("Produce", "Responses"): (),
     ("Produce", "Responses.PartitionResponses"): (),
+    ("DeleteGroups", "Results"): (),
+    ("DeleteRecords", "Topics"): (),
+    ("DeleteRecords", "Topics.Partitions"): (),
     ("DeleteTopics", "Responses"): (),
     ("DescribeConfigs", "Results.Configs"): (),
+    ("ListOffsets", "Topics"): (),
+    ("ListOffsets", "Topics.Partitions"): (),
+    ("OffsetFetch", "Topics"): (),
+    ("OffsetFetch", "Groups.Topics"): (),
     ("JoinGroup", "Members"): ("GroupInstanceId", "Metadata"),
     ("DescribeGroups", "Groups.Members"): ("ClientId", "GroupInstanceId", "MemberMetadata"),
 }
@@ -171,7 +179,7 @@ class _Pass:
         if by:
             value = sorted(value, key=lambda element: repr([element.get(field) for field in by]))
         value = [self.value(v, path + ".") if not isinstance(v, dict) else self.struct(v, path) for v in value]
-        return value if by is None else sorted(value, key=repr)
+        return sorted(value, key=repr) if by is not None or (key and self.own) else value
 
     def records(self, value):
         return [self.struct(batch, "Batch") for batch in records.decode(value)]
