@@ -13,7 +13,7 @@ use bytes::Bytes;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        FetchRequest, FetchResponse,
+        ApiKey, FetchRequest, FetchResponse,
         fetch_response::{EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData},
     },
 };
@@ -60,8 +60,11 @@ struct Answer {
 
 async fn answer(services: &Services, correlation_id: i32, request: Request<FetchRequest>) -> Result<Frame, Close> {
     let Request { body, version, caller, .. } = request;
-    let failed =
-        |error: ResponseError| encode(correlation_id, version, &FetchResponse::default().with_error_code(error.code()));
+    let failed = |error: ResponseError| {
+        let response = FetchResponse::default().with_error_code(error.code());
+        services.count_errors(ApiKey::Fetch, &response);
+        encode(correlation_id, version, &response)
+    };
     if body.isolation_level != READ_UNCOMMITTED && body.isolation_level != READ_COMMITTED {
         return failed(ResponseError::InvalidRequest);
     }
@@ -140,6 +143,7 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
             .with_rack(broker.rack);
         response.node_endpoints = vec![endpoint];
     }
+    services.count_errors(ApiKey::Fetch, &response);
     match fetch_response::encode(correlation_id, version, &response, records) {
         Ok(segments) => Ok(Frame { segments, held }),
         Err(error) => Err(Close(error.to_string())),

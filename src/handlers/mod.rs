@@ -242,6 +242,15 @@ struct Call<'a> {
     counted: Counted,
 }
 
+impl Services {
+    /// Counts the errors of an answer that its handler encodes itself.
+    fn count_errors(&self, api: ApiKey, response: &impl ErrorCodes) {
+        if let Some(metrics) = self.metrics.request(api as i16) {
+            response.count_errors(metrics);
+        }
+    }
+}
+
 /// Counts a request when its answer is there.
 struct Counted {
     metrics: Option<Arc<RequestMetrics>>,
@@ -290,15 +299,16 @@ impl Call<'_> {
     fn later<R, A, Fut>(self, handle: impl FnOnce(Request<R>) -> Fut) -> Result<Reply, Close>
     where
         R: Decodable + HeaderVersion,
-        A: Encodable + HeaderVersion + Send + 'static,
+        A: Encodable + HeaderVersion + ErrorCodes + Send + Sync + 'static,
         Fut: Future<Output = A> + Send + 'static,
     {
         let codec::RequestStart { api_version, correlation_id, .. } = self.start;
         let (request, counted) = self.decode()?;
         let response = handle(request);
         Ok(Reply::Later(Box::pin(async move {
-            let frame = encode(correlation_id, api_version, &response.await)?;
-            counted.answered(api_version);
+            let response = response.await;
+            let frame = encode(correlation_id, api_version, &response)?;
+            counted.answered_with(api_version, &response);
             Ok(frame)
         })))
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        ProduceRequest, ProduceResponse, TopicName as WireTopicName,
+        ApiKey, ProduceRequest, ProduceResponse, TopicName as WireTopicName,
         produce_request::PartitionProduceData,
         produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
     },
@@ -102,8 +102,10 @@ pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceReq
         }
     }
     if acks == 0 {
+        let services = services.clone();
         return Outcome::Encoded(Box::pin(async move {
             let response = answer(rows, version, deadline).await;
+            services.count_errors(ApiKey::Produce, &response);
             let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
             match partitions.map(|partition| partition.error_code).find(|code| *code != 0) {
                 // The only way to tell a producer that wants no answers.
