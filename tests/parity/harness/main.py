@@ -18,6 +18,7 @@ from .scenario import Abandoned, Scenario, Step
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 ABANDONED = "abandoned"
+LONGEST_RUN_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,16 @@ def perform(task, broker, run_id):
 
 def perform_all(tasks, sides, jobs, run_id):
     transcripts = defaultdict(dict)
-    with concurrent.futures.ThreadPoolExecutor(jobs * len(sides)) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(jobs * len(sides))
+    try:
         for group in ([t for t in tasks if not t.case.alone], *([t] for t in tasks if t.case.alone)):
             started = {pool.submit(perform, task, side, run_id): (task, side) for task in group for side in sides}
             for done in concurrent.futures.as_completed(started):
                 task, side = started[done]
                 transcripts[task][side.name] = done.result()
+    finally:
+        # When the run is cut short, what still talks to a broker ends with that broker.
+        pool.shutdown(wait=False, cancel_futures=True)
     return transcripts
 
 
@@ -215,6 +220,8 @@ def main():
             print(f"{case.api} {case.name}: {case.about}")
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"parity: not done after {LONGEST_RUN_SECONDS} s"))
+    signal.alarm(LONGEST_RUN_SECONDS)
     try:
         meant = [] if options.self_test else differences.load(HERE / "differences.toml")
         libraries = brokers.kafka_libraries()
