@@ -4,13 +4,20 @@ mod support;
 
 use std::{io::Write, net::TcpStream, time::Instant};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
-    messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse},
+    ResponseError,
+    messages::{
+        ApiKey, ApiVersionsRequest, ApiVersionsResponse, MetadataRequest, MetadataResponse, ProduceRequest,
+        ProduceResponse, TopicName,
+        metadata_request::MetadataRequestTopic,
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
     protocol::StrBytes,
 };
 use proptest::prelude::*;
 use support::{Connection, PATIENCE, Weir};
+use weir::protocol::records::{Attributes, BatchHeader, Codec, Compression, HEADER_LENGTH, compress};
 
 fn api_versions() -> ApiVersionsRequest {
     ApiVersionsRequest::default()
@@ -107,4 +114,93 @@ fn a_thousand_silent_connections_leave_room_for_others() {
         (0..1_000).map(|_| TcpStream::connect(weir.address).expect("a listening broker")).collect();
     assert!(serves_others(&weir));
     assert!(weir.peak_mib() < 100, "{} MiB for {} connections", weir.peak_mib(), silent.len());
+}
+
+/// A zstd batch whose header says `records` and whose records are `payload`.
+fn compressed_batch(records: i32, payload: &[u8]) -> Bytes {
+    let mut compressed = Vec::new();
+    compress(Compression::new(Codec::Zstd), payload, &mut compressed).expect("zstd");
+    let mut header = BatchHeader {
+        base_offset: 0,
+        batch_length: i32::try_from(HEADER_LENGTH - 12 + compressed.len()).expect("a small batch"),
+        partition_leader_epoch: -1,
+        crc: 0,
+        attributes: Attributes::default().with_codec(Codec::Zstd),
+        last_offset_delta: records - 1,
+        base_timestamp: 1_700_000_000_000,
+        max_timestamp: 1_700_000_000_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        record_count: records,
+    };
+    header.crc = header.compute_crc(&compressed);
+    let mut batch = BytesMut::from(&header.encode()[..]);
+    batch.put_slice(&compressed);
+    batch.freeze()
+}
+
+fn zigzag(value: i64, out: &mut Vec<u8>) {
+    let mut rest = ((value << 1) ^ (value >> 63)) as u64;
+    while rest >= 0x80 {
+        out.push((rest as u8) | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Records with a null key, an empty value and no headers.
+fn tiny_records(count: i32) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let mut body = Vec::new();
+    for delta in 0..count {
+        body.clear();
+        body.push(0);
+        zigzag(0, &mut body);
+        zigzag(i64::from(delta), &mut body);
+        zigzag(-1, &mut body);
+        zigzag(0, &mut body);
+        zigzag(0, &mut body);
+        zigzag(body.len() as i64, &mut payload);
+        payload.extend_from_slice(&body);
+    }
+    payload
+}
+
+fn produce(connection: &mut Connection, topic: &'static str, records: Bytes) -> i16 {
+    let name = || TopicName(StrBytes::from_static_str(topic));
+    let metadata = MetadataRequest::default()
+        .with_allow_auto_topic_creation(true)
+        .with_topics(Some(vec![MetadataRequestTopic::default().with_name(Some(name()))]));
+    let known: MetadataResponse = connection.call(ApiKey::Metadata as i16, 9, &metadata);
+    assert_eq!(known.topics[0].error_code, 0);
+    let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(20_000).with_topic_data(vec![
+        TopicProduceData::default()
+            .with_name(name())
+            .with_partition_data(vec![PartitionProduceData::default().with_index(0).with_records(Some(records))]),
+    ]);
+    let answer: ProduceResponse = connection.call(ApiKey::Produce as i16, 9, &request);
+    answer.responses[0].partition_responses[0].error_code
+}
+
+#[test]
+fn a_small_batch_that_holds_a_million_records_is_refused_in_the_record_layout() {
+    let weir = Weir::start(&["--override", "weir.layout=record"]);
+    let batch = compressed_batch(1_000_000, &tiny_records(1_000_000));
+    assert!(batch.len() < 1_000_000, "{} bytes", batch.len());
+    assert_eq!(produce(&mut weir.connect(), "many", batch), ResponseError::MessageTooLarge.code());
+    assert!(serves_others(&weir));
+    assert!(weir.peak_mib() < 256, "{} MiB", weir.peak_mib());
+}
+
+#[test]
+fn a_bomb_of_zeros_does_not_go_off() {
+    for layout in ["weir.layout=record", "weir.layout=batch"] {
+        let weir = Weir::start(&["--override", layout]);
+        let bomb = compressed_batch(1, &vec![0; 300 << 20]);
+        assert!(bomb.len() < 100_000, "{} bytes", bomb.len());
+        assert_ne!(produce(&mut weir.connect(), "bomb", bomb), 0, "{layout}");
+        assert!(serves_others(&weir));
+        assert!(weir.peak_mib() < 256, "{layout}: {} MiB", weir.peak_mib());
+    }
 }
