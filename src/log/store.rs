@@ -109,7 +109,8 @@ pub struct Append {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub base_offset: i64,
-    /// For `LogAppendTime` the time that its records got, else -1.
+    /// For `LogAppendTime` the time that its records got, else -1; for a duplicate the largest timestamp of its records
+    /// (as Kafka answers).
     pub log_append_time_ms: i64,
     /// The batch is an idempotent producer's repetition: `base_offset` is the first answer's, nothing was stored.
     pub duplicate: bool,

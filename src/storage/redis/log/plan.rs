@@ -127,7 +127,7 @@ impl Plan {
             match judge(known, identity.epoch, header.base_sequence, batch.record_count()) {
                 Verdict::Accepted => {}
                 Verdict::Duplicate(past) => {
-                    self.answered.push((index, Ok(duplicate(&past, append.timestamp_type))));
+                    self.answered.push((index, Ok(duplicate(&past))));
                     return true;
                 }
                 Verdict::Refused(refusal) => {
@@ -351,13 +351,9 @@ impl Accepted {
     }
 }
 
-fn duplicate(past: &PastBatch, timestamp_type: TimestampType) -> Appended {
-    Appended {
-        base_offset: past.base_offset,
-        log_append_time_ms: if timestamp_type == TimestampType::LogAppendTime { past.timestamp } else { -1 },
-        duplicate: true,
-        stored: None,
-    }
+/// As Kafka 4.3.1, with the batch's largest timestamp as the time, also on a topic with CreateTime.
+fn duplicate(past: &PastBatch) -> Appended {
+    Appended { base_offset: past.base_offset, log_append_time_ms: past.timestamp, duplicate: true, stored: None }
 }
 
 /// The base offset lies outside of what the CRC covers.

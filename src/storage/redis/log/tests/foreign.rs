@@ -20,9 +20,9 @@ async fn an_entry_that_somebody_added_is_noticed_and_never_read() {
         }
         assert!(world.call("weir_append", &["VALUE", "x"]).await.expect_err("it is closed").contains("quarantined"));
 
-        // Once the cause is gone, the next append works.
+        // Once the cause is gone, appends work again.
         world.redis.command(&["XDEL", &stream, &foreign]).await;
-        assert_eq!(landed(&world.append(layout, vec![batch(100, "c")]).await), [10]);
+        assert_eq!(landed(&world.append_repaired(layout, vec![batch(100, "c")]).await), [10]);
         assert_eq!(world.offsets().await, (0..110).collect::<Vec<i64>>());
     }
 }

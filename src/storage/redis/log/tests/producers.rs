@@ -18,6 +18,7 @@ async fn a_repetition_is_answered_with_the_first_offset_and_stored_once() {
             for turn in 0..5 {
                 let again = taken(&world, layout, stamped(count, 9, 0, turn * step)).await.expect("it is known");
                 assert!(again.duplicate && again.stored.is_none());
+                assert_eq!(again.log_append_time_ms, NOW, "what a running Kafka 4.3.1 answers");
                 assert_eq!(again.base_offset, i64::from(turn * step));
             }
             assert_eq!(world.load().await.next_offset, i64::from(5 * step));
