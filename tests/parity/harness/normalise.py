@@ -137,6 +137,8 @@ UNORDERED = {
     ("DeleteRecords", "Topics.Partitions"): (),
     ("DeleteTopics", "Responses"): (),
     ("DescribeConfigs", "Results.Configs"): (),
+    ("DescribeLogDirs", "Results.Topics"): (),
+    ("DescribeLogDirs", "Results.Topics.Partitions"): (),
     ("ListOffsets", "Topics"): (),
     ("ListOffsets", "Topics.Partitions"): (),
     ("OffsetFetch", "Topics"): (),
