@@ -30,6 +30,7 @@ use crate::{
     },
     tasks::Tasks,
     telemetry::{Metrics, http, metrics::ApiRow},
+    topics::CatalogEvent,
 };
 
 /// Why the broker did not start or go on, in one sentence.
@@ -247,6 +248,16 @@ async fn start(
         groups: domain.groups,
         producer_ids: domain.producer_ids,
     });
+    let counts = Arc::new(ConnectionCounts::new(settings.max_connections, settings.max_connections_per_ip));
+    services.topics.subscribe({
+        let (counts, settings) = (counts.clone(), services.topics.settings().clone());
+        move |event| {
+            if let CatalogEvent::SettingsChanged = event {
+                let settings = settings.load();
+                counts.limit(settings.max_connections, settings.max_connections_per_ip);
+            }
+        }
+    });
     let shared = Shared {
         service: Arc::new(services),
         admission: Admission::new(
@@ -258,7 +269,7 @@ async fn start(
             idle: Duration::from_millis(settings.connections_max_idle_ms),
             stall: Duration::from_millis(settings.weir_connection_stall_ms),
         },
-        counts: Arc::new(ConnectionCounts::new(settings.max_connections, settings.max_connections_per_ip)),
+        counts,
         metrics: metrics.network.clone(),
         tasks: tasks.clone(),
     };

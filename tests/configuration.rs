@@ -78,6 +78,33 @@ fn the_page_lists_every_setting_with_its_default() {
     agrees("docs/configuration.md", &page);
 }
 
+fn without_effect() -> String {
+    let mut table = String::from("| whose | config | why |\n|---|---|---|\n");
+    let mut add = |whose: &str, definitions: &mut dyn Iterator<Item = &'static Definition>| {
+        let mut rows: Vec<_> = definitions
+            .filter_map(|definition| match definition.effect {
+                Effect::Full => None,
+                Effect::None(why) => Some((definition.name, why)),
+            })
+            .collect();
+        rows.sort_unstable();
+        for (name, why) in rows {
+            writeln!(table, "| {whose} | `{name}` | {why} |").expect("a String takes any text");
+        }
+    };
+    add("topic", &mut configs::TOPIC.iter());
+    add("broker", &mut configs::broker());
+    add("group", &mut configs::GROUP.iter());
+    add("client metrics", &mut configs::CLIENT_METRICS.iter());
+    table
+}
+
+#[test]
+fn the_page_of_what_is_not_supported_lists_every_config_without_effect() {
+    let page = read("docs/not-supported.md");
+    agrees("docs/not-supported.md", &with_table(&page, "configs without effect", &without_effect()));
+}
+
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split_whitespace() {

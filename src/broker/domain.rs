@@ -1,6 +1,12 @@
 //! The domain on its storage: topics, logs and groups, and what keeps them in step with each other and with other brokers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -19,7 +25,7 @@ use crate::{
     },
     tasks::Tasks,
     telemetry::Metrics,
-    topics::{self, Catalog, CatalogEvent, settings::BrokerSettings},
+    topics::{self, Catalog, CatalogEvent, configs::Layers, settings::BrokerSettings},
 };
 
 /// Everything that handlers ask.
@@ -39,12 +45,23 @@ impl Domain {
         tasks: &Tasks,
     ) -> Result<Self, StoreError> {
         let clock = Clock::system();
-        let logs = Arc::new(RedisLog::new(client.clone(), clock.clone(), redis_log::Options::default()));
+        let fixed = Layers { fixed: config.settings.broker.clone(), ..Layers::default() };
+        let logs =
+            Arc::new(RedisLog::new(client.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
         let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
         let options = topics::Options { node: config.node, settings: config.settings.clone(), clock: clock.clone() };
         let topics = Catalog::load(catalog, logs.clone(), options).await?;
         let settings = topics.settings().load_full();
-        let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options(&settings, metrics)));
+        let log_options = log_options(&settings, metrics);
+        topics.subscribe({
+            let (expiration, settings) = (log_options.producer_id_expiration_ms.clone(), topics.settings().clone());
+            move |event| {
+                if let CatalogEvent::SettingsChanged = event {
+                    expiration.store(settings.load().producer_id_expiration_ms, Ordering::Relaxed);
+                }
+            }
+        });
+        let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options));
         let groups = Coordinator::start(
             group_options(&settings),
             Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone())),
@@ -57,12 +74,8 @@ impl Domain {
         domain.follow_deletions(tasks);
         domain.follow_redis(client, tasks);
         tasks.spawn("retention", retention::run(domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()));
-        let topics = domain.topics.clone();
-        tasks.spawn("unfinished topics", async move {
-            if let Err(error) = topics.finish().await {
-                warn!(%error, "partitions of topics that were created or deleted before the start are not all done; the next start tries again");
-            }
-        });
+        let (topics, stopping) = (domain.topics.clone(), tasks.stopping().clone());
+        tasks.spawn("unfinished topics", topics.keep_finishing(stopping));
         Ok(domain)
     }
 
@@ -118,11 +131,21 @@ impl TopicNames for CatalogNames {
     }
 }
 
+fn storage_options(settings: &BrokerSettings) -> redis_log::Options {
+    redis_log::Options {
+        record_layout_max_records: settings.weir_record_max_records_per_batch,
+        record_layout_max_bytes: settings.weir_record_max_bytes_per_batch,
+        state_max_fields: settings.weir_producers_per_partition,
+        ..redis_log::Options::default()
+    }
+}
+
 fn log_options(settings: &BrokerSettings, metrics: &Metrics) -> log::Options {
     log::Options {
         tail_cache_bytes: settings.weir_tail_cache_bytes,
         fetch_bytes: settings.weir_fetch_response_bytes,
-        producer_id_expiration_ms: settings.producer_id_expiration_ms,
+        append_bytes: settings.weir_append_bytes,
+        producer_id_expiration_ms: Arc::new(AtomicI64::new(settings.producer_id_expiration_ms)),
         sessions: log::session::Options {
             slots: settings.max_incremental_fetch_session_cache_slots,
             ..log::session::Options::default()

@@ -14,7 +14,11 @@ mod tail;
 mod tests;
 mod waiters;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use tokio::{
@@ -49,8 +53,8 @@ pub struct Options {
     pub append_bytes: usize,
     /// What goes to the storage in one step.
     pub group: GroupLimits,
-    /// `producer.id.expiration.ms`.
-    pub producer_id_expiration_ms: i64,
+    /// `producer.id.expiration.ms`; the cell changes with the setting.
+    pub producer_id_expiration_ms: Arc<AtomicI64>,
     pub sessions: session::Options,
     pub metrics: LogMetrics,
 }
@@ -62,7 +66,7 @@ impl Default for Options {
             fetch_bytes: 64 << 20,
             append_bytes: 64 << 20,
             group: GroupLimits::default(),
-            producer_id_expiration_ms: 24 * 60 * 60 * 1000,
+            producer_id_expiration_ms: Arc::new(AtomicI64::new(24 * 60 * 60 * 1000)),
             sessions: session::Options::default(),
             metrics: LogMetrics::default(),
         }

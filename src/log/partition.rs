@@ -1,6 +1,9 @@
 //! One partition: what is known of it, its appends one at a time, and who waits for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -270,7 +273,8 @@ impl Partition {
             now_ms,
             retention: config.retention(now_ms),
             leader_epoch,
-            producers_expire_before_ms: now_ms.saturating_sub(self.shared.options.producer_id_expiration_ms),
+            producers_expire_before_ms: now_ms
+                .saturating_sub(self.shared.options.producer_id_expiration_ms.load(Ordering::Relaxed)),
         };
         match self.shared.store.append(&self.id, append.clone()).await {
             Err(StoreError::FencedLeader(newer)) if newer > leader_epoch => {

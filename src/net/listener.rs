@@ -21,8 +21,8 @@ use crate::{tasks::Tasks, telemetry::metrics::NetworkMetrics};
 /// Counts the connections of all listeners, against `max.connections` and `max.connections.per.ip`.
 #[derive(Debug)]
 pub struct ConnectionCounts {
-    max: usize,
-    max_per_ip: usize,
+    max: AtomicUsize,
+    max_per_ip: AtomicUsize,
     open: AtomicUsize,
     by_ip: Mutex<HashMap<IpAddr, usize>>,
     next_id: AtomicU64,
@@ -31,12 +31,18 @@ pub struct ConnectionCounts {
 impl ConnectionCounts {
     pub fn new(max: usize, max_per_ip: usize) -> Self {
         Self {
-            max,
-            max_per_ip,
+            max: AtomicUsize::new(max),
+            max_per_ip: AtomicUsize::new(max_per_ip),
             open: AtomicUsize::new(0),
             by_ip: Mutex::new(HashMap::new()),
             next_id: AtomicU64::new(0),
         }
+    }
+
+    /// Other limits from now on; connections that are open stay.
+    pub fn limit(&self, max: usize, max_per_ip: usize) {
+        self.max.store(max, Ordering::Relaxed);
+        self.max_per_ip.store(max_per_ip, Ordering::Relaxed);
     }
 
     pub fn open(&self) -> usize {
@@ -46,7 +52,7 @@ impl ConnectionCounts {
     fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Counted> {
         let mut by_ip = self.by_ip.lock();
         let mine = by_ip.get(&ip).copied().unwrap_or(0);
-        if self.open() >= self.max || mine >= self.max_per_ip {
+        if self.open() >= self.max.load(Ordering::Relaxed) || mine >= self.max_per_ip.load(Ordering::Relaxed) {
             return None;
         }
         by_ip.insert(ip, mine + 1);

@@ -4,11 +4,13 @@
 //! [`Catalog::refresh`]. Partitions are made after their topic and removed after it: the store remembers that as
 //! unfinished work, which any broker may do again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -120,10 +122,12 @@ pub struct Catalog {
     settings: Arc<ArcSwap<BrokerSettings>>,
     /// Held while a new snapshot becomes visible and its events are told.
     listeners: Mutex<Vec<Listener>>,
+    /// Told when partitions could not be made or freed.
+    undone: Notify,
 }
 
 impl Catalog {
-    /// Loads everything. Call [`Catalog::finish`] soon after, and [`Catalog::refresh`] whenever the store says that its
+    /// Loads everything. Run [`Catalog::keep_finishing`] soon after, and [`Catalog::refresh`] whenever the store says that its
     /// version is another.
     pub async fn load(
         store: Arc<dyn CatalogStore>,
@@ -142,6 +146,7 @@ impl Catalog {
             settings: Arc::new(ArcSwap::new(snapshot.settings().clone())),
             snapshot: ArcSwap::from_pointee(snapshot),
             listeners: Mutex::new(Vec::new()),
+            undone: Notify::new(),
         }))
     }
 
@@ -452,8 +457,34 @@ impl Catalog {
         Err(ChangeError::Contended.into())
     }
 
-    /// Does what a broker that died left undone. To be called after the load, and again when it fails.
-    pub async fn finish(&self) -> Result<(), StoreError> {
+    /// Does what a broker that died, or this one while its storage failed, left undone; until `stopping`.
+    pub async fn keep_finishing(self: Arc<Self>, stopping: CancellationToken) {
+        const FIRST_PAUSE: Duration = Duration::from_millis(200);
+        const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+        /// How soon the work of another broker that died is taken over.
+        const LOOK_AGAIN: Duration = Duration::from_secs(10);
+        let mut pause = FIRST_PAUSE;
+        let work = async {
+            loop {
+                match self.finish().await {
+                    Ok(()) => {
+                        pause = FIRST_PAUSE;
+                        let _ = tokio::time::timeout(LOOK_AGAIN, self.undone.notified()).await;
+                    }
+                    Err(error) => {
+                        if pause == FIRST_PAUSE {
+                            warn!(%error, "partitions of new or deleted topics can't be made or freed yet; retrying");
+                        }
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            }
+        };
+        stopping.run_until_cancelled_owned(work).await;
+    }
+
+    async fn finish(&self) -> Result<(), StoreError> {
         let mut unfinished = self.store.unfinished().await?;
         // What is to go goes first: a name may have been taken again.
         unfinished.sort_by_key(|unfinished| unfinished.work == Work::Create);
@@ -461,21 +492,6 @@ impl Catalog {
             self.finish_one(unfinished).await?;
         }
         Ok(())
-    }
-
-    /// For who finds that a partition of a topic in the catalog is not there: makes it if its making is unfinished.
-    /// Returns whether it is there now.
-    pub async fn ensure_created(&self, id: TopicId) -> Result<bool, StoreError> {
-        let unfinished = self.store.unfinished().await?;
-        let Some(wanted) = unfinished.iter().find(|unfinished| unfinished.id == id && unfinished.work == Work::Create)
-        else {
-            return Ok(false);
-        };
-        for deleted in unfinished.iter().filter(|other| other.work == Work::Delete && other.name == wanted.name) {
-            self.finish_one(deleted).await?;
-        }
-        self.finish_one(wanted).await?;
-        Ok(true)
     }
 
     async fn finish_one(&self, unfinished: &Unfinished) -> Result<(), StoreError> {
@@ -488,6 +504,10 @@ impl Catalog {
 
     /// Makes the partitions of a topic whose name is claimed.
     async fn make(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
+        self.try_make(name, id, partitions).await.inspect_err(|_| self.undone.notify_one())
+    }
+
+    async fn try_make(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
         let logs = &self.logs;
         stream::iter(partition_ids(name, id, partitions))
             .map(|partition| async move { logs.create(&partition).await })
@@ -503,6 +523,10 @@ impl Catalog {
 
     /// Frees the partitions of a topic that is gone.
     async fn remove(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
+        self.try_remove(name, id, partitions).await.inspect_err(|_| self.undone.notify_one())
+    }
+
+    async fn try_remove(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
         let logs = &self.logs;
         stream::iter(partition_ids(name, id, partitions))
             .map(|partition| async move { logs.delete(&partition).await })

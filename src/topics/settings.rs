@@ -175,6 +175,7 @@ pub struct BrokerSettings {
     pub offsets_retention_check_interval_ms: u64,
     pub offsets_retention_minutes: u64,
 
+    pub weir_append_bytes: usize,
     pub weir_connection_queued_replies: usize,
     pub weir_connection_stall_ms: u64,
     pub weir_fetch_response_bytes: usize,
@@ -216,6 +217,7 @@ impl BrokerSettings {
             offsets_retention_check_interval_ms: values.count("offsets.retention.check.interval.ms"),
             offsets_retention_minutes: values.count("offsets.retention.minutes"),
 
+            weir_append_bytes: values.number("weir.append.bytes"),
             weir_connection_queued_replies: values.number("weir.connection.queued.replies"),
             weir_connection_stall_ms: values.count("weir.connection.stall.ms"),
             weir_fetch_response_bytes: values.number("weir.fetch.response.bytes"),

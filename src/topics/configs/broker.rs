@@ -95,6 +95,13 @@ pub(super) const BROKER: &[Definition] = &[
     .kafka_default("-1"),
     Definition::new("socket.request.max.bytes", Int, "104857600", AtLeast(1), "The longest request."),
     Definition::new(
+        "weir.append.bytes",
+        Long,
+        "33554432",
+        AtLeast(1_048_576),
+        "The most bytes of batches that wait to be written to Redis; further Produce requests wait.",
+    ),
+    Definition::new(
         "weir.connection.queued.replies",
         Int,
         "100",
@@ -139,7 +146,7 @@ pub(super) const BROKER: &[Definition] = &[
     Definition::new(
         "weir.structured.request.max.bytes",
         Int,
-        "8388608",
+        "3145728",
         AtLeast(65_536),
         "The longest request that carries no record batches.",
     ),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::RedisCatalogStore;
 use crate::{
@@ -35,6 +36,11 @@ struct Partitions {
 impl Partitions {
     fn count(&self) -> usize {
         self.there.lock().len()
+    }
+
+    /// Waits until there are so many.
+    async fn until(&self, count: usize) {
+        until(async || self.count() == count).await;
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -87,6 +93,16 @@ impl LogStore for Partitions {
     async fn producers(&self, _: &PartitionId) -> Result<Vec<ProducerState>, StoreError> {
         Err(StoreError::NoSuchPartition)
     }
+}
+
+/// Waits until it holds, at most 20 s.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), waiting).await.expect("it holds within 20 s");
 }
 
 struct World {
@@ -185,9 +201,13 @@ async fn a_topic_that_its_broker_did_not_finish_is_finished_by_the_next() {
     let id = one.get("orders").expect("the name is claimed").id;
     assert_eq!(world.partitions.count(), 0);
     let two = world.catalog(2).await;
-    two.finish().await.expect("finished");
-    assert_eq!(world.partitions.count(), 2);
-    assert_eq!(one.ensure_created(id).await, Ok(false), "nothing is left to do");
+    let stopping = CancellationToken::new();
+    let finishing = tokio::spawn(two.clone().keep_finishing(stopping.clone()));
+    world.partitions.until(2).await;
+    let store = RedisCatalogStore::new(world.redis.client().await);
+    until(async || store.unfinished().await == Ok(Vec::new())).await;
+    stopping.cancel();
+    finishing.await.expect("it ends");
 
     world.partitions.broken.store(true, Ordering::Relaxed);
     two.delete(id).await.expect("deleted, to be freed later");
@@ -199,15 +219,17 @@ async fn a_topic_that_its_broker_did_not_finish_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn the_first_use_finishes_a_topic() {
+async fn a_broker_that_could_not_make_partitions_tries_again_by_itself() {
     let world = World::new().await;
     let one = world.catalog(1).await;
+    let stopping = CancellationToken::new();
+    let finishing = tokio::spawn(one.clone().keep_finishing(stopping.clone()));
     world.partitions.broken.store(true, Ordering::Relaxed);
     assert!(create(&one, "orders", 2).await.is_err());
     world.partitions.broken.store(false, Ordering::Relaxed);
-    let id = one.get("orders").expect("the name is claimed").id;
-    assert_eq!(one.ensure_created(id).await, Ok(true));
-    assert_eq!(world.partitions.count(), 2);
+    world.partitions.until(2).await;
+    stopping.cancel();
+    finishing.await.expect("it ends");
 }
 
 #[tokio::test]
