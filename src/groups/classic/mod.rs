@@ -67,8 +67,9 @@ pub struct DescribedMember {
     pub instance_id: Option<GroupInstanceId>,
     pub client_id: String,
     pub client_host: String,
-    /// Empty unless the group is stable, as is the assignment.
+    /// Empty unless the group is stable.
     pub metadata: Bytes,
+    /// What the member was given last; taken back when a rebalance interrupts another.
     pub assignment: Bytes,
 }
 
@@ -189,7 +190,7 @@ impl ClassicGroup {
             client_id: member.stored.client_id.clone(),
             client_host: member.stored.client_host.clone(),
             metadata: if stable { member.metadata(protocol) } else { Bytes::new() },
-            assignment: if stable { member.stored.assignment.clone() } else { Bytes::new() },
+            assignment: member.stored.assignment.clone(),
         });
         Description {
             state: self.state,

@@ -873,20 +873,22 @@ fn a_group_of_consumers_knows_its_topics() {
 }
 
 #[test]
-fn only_a_stable_group_shows_metadata_and_assignments() {
+fn only_a_stable_group_shows_metadata() {
     let mut world = World::new();
     let ids = world.stable(vec![ask()]);
-    let described = world.group.describe();
-    assert_eq!(described.protocol, "range");
-    assert_eq!(
-        (&described.members[0].metadata[..], &described.members[0].assignment[..]),
-        (&b"r"[..], &b"assigned"[..])
-    );
-    world.join(ask().again(&ids[0]).speaking(&[("range", b"x")]));
+    let shown = |world: &World| {
+        let described = world.group.describe();
+        let member = &described.members[0];
+        (described.protocol, member.metadata.clone(), member.assignment.clone())
+    };
+    let assigned = Bytes::from_static(b"assigned");
+    assert_eq!(shown(&world), ("range".to_owned(), Bytes::from_static(b"r"), assigned.clone()));
     world.join(ask());
-    let described = world.group.describe();
-    assert_eq!(described.protocol, "");
-    assert!(described.members.iter().all(|member| member.metadata.is_empty() && member.assignment.is_empty()));
+    assert_eq!(shown(&world), (String::new(), Bytes::new(), assigned.clone()));
+    world.join(ask().again(&ids[0]));
+    assert_eq!(shown(&world), (String::new(), Bytes::new(), assigned), "the next generation is not assigned yet");
+    world.join(ask());
+    assert_eq!(shown(&world), (String::new(), Bytes::new(), Bytes::new()), "the rebalance was interrupted");
 }
 
 mod interleavings {
