@@ -15,7 +15,7 @@ use kafka_protocol::{
 };
 
 use super::{Request, Services, errors};
-use crate::log::store;
+use crate::{log::store, topics::names};
 
 /// Partitions that the storage is asked about at the same time for one request.
 const CONCURRENT: usize = 16;
@@ -49,6 +49,7 @@ pub(super) async fn handle(
 }
 
 async fn producers(services: &Services, topic: &str, index: i32) -> Result<Vec<store::ProducerState>, ResponseError> {
+    names::validate(topic).map_err(|_| ResponseError::InvalidTopicException)?;
     let partition = services.partition_named(topic, index)?;
     services.log.producers(&partition).await.map_err(|error| errors::reading(&error))
 }

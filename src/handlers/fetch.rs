@@ -7,7 +7,7 @@
 //! Differs from Apache Kafka: whole batches only; an unknown isolation level is INVALID_REQUEST, where Kafka answers
 //! UNKNOWN_SERVER_ERROR. A request of a replica is answered as by a leader that has no such replica.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -19,7 +19,10 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Outcome, Request, Services, encode, errors, partitions::timeout};
+use super::{
+    Outcome, Request, Services, encode, errors,
+    partitions::{known_epoch, timeout},
+};
 use crate::{
     log::{
         FetchError, FetchLimits, Fetched, FetchedPartition, Wanted,
@@ -66,7 +69,8 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
         encode(correlation_id, version, &response)
     };
     if body.isolation_level != READ_UNCOMMITTED && body.isolation_level != READ_COMMITTED {
-        return failed(ResponseError::InvalidRequest);
+        let response = refusal_of_all(body, version, ResponseError::InvalidRequest);
+        return encode(correlation_id, version, &response);
     }
     let settings = services.topics.settings().load_full();
     let bytes = |asked: i32| usize::try_from(asked).unwrap_or(0).min(settings.fetch_max_bytes);
@@ -99,23 +103,16 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
         }
     }
     let (partitions, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-    let limits = if unknown.is_empty() && answers.is_empty() {
-        limits
-    } else {
-        // There is something to tell already.
-        FetchLimits { max_wait: std::time::Duration::ZERO, ..limits }
-    };
+    // A replica that is refused need not wait. Who asks for what is not there as well waits as for the rest.
+    let max_wait = if answers.is_empty() { limits.max_wait } else { Duration::ZERO };
+    let limits = FetchLimits { max_wait, ..limits };
     let Fetched { partitions: fetched, held } = services.log.fetch(wanted, limits).await;
     let mut leader_asked_for = false;
     for (partition, fetched) in partitions.into_iter().zip(fetched) {
         answers.push(match fetched {
             Ok(found) => Answer::found(partition, found, read_committed),
             Err(error) => {
-                let code = match errors::fetch(&error) {
-                    ResponseError::UnknownTopicOrPartition if version >= TOPIC_IDS => ResponseError::UnknownTopicId,
-                    code => code,
-                };
-                let mut data = failure(partition.index, code).with_aborted_transactions(None);
+                let mut data = failure(partition.index, errors::fetch(&error)).with_aborted_transactions(None);
                 if let (FetchError::FencedLeaderEpoch(epoch), true) = (&error, version >= LEADER_HINTS) {
                     data = with_leader(data, services, *epoch);
                     leader_asked_for = true;
@@ -150,6 +147,22 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
     }
 }
 
+/// As Kafka answers what it can't serve at all: clients that name topics find each of their partitions.
+fn refusal_of_all(body: FetchRequest, version: i16, error: ResponseError) -> FetchResponse {
+    let mut response = FetchResponse::default().with_error_code(error.code());
+    if version < TOPIC_IDS {
+        response.responses = body
+            .topics
+            .into_iter()
+            .map(|topic| {
+                let partitions = topic.partitions.iter().map(|partition| failure(partition.partition, error));
+                FetchableTopicResponse::default().with_topic(topic.topic).with_partitions(partitions.collect())
+            })
+            .collect();
+    }
+    response
+}
+
 fn session_request(body: FetchRequest, version: i16) -> SessionRequest {
     let by_id = version >= TOPIC_IDS;
     let named = |name: &str, id: Uuid| {
@@ -162,8 +175,9 @@ fn session_request(body: FetchRequest, version: i16) -> SessionRequest {
             let asked = PartitionRequest {
                 fetch_offset: partition.fetch_offset,
                 max_bytes: partition.partition_max_bytes,
-                current_leader_epoch: Some(partition.current_leader_epoch).filter(|epoch| *epoch >= 0),
-                last_fetched_epoch: Some(partition.last_fetched_epoch).filter(|epoch| *epoch >= 0),
+                current_leader_epoch: known_epoch(partition.current_leader_epoch),
+                last_fetched_epoch: known_epoch(partition.last_fetched_epoch),
+                topic_known: false,
             };
             (SessionPartition { topic: name.clone(), index: partition.partition }, asked)
         }));
@@ -184,7 +198,12 @@ fn session_request(body: FetchRequest, version: i16) -> SessionRequest {
 
 fn want(services: &Services, partition: &SessionPartition, asked: &PartitionRequest) -> Result<Wanted, ResponseError> {
     let topic = match &partition.topic {
-        SessionTopic::Id(id) => services.topics.get_by_id(*id).ok_or(ResponseError::UnknownTopicId)?,
+        SessionTopic::Id(id) => services.topics.get_by_id(*id).ok_or(if asked.topic_known {
+            // Deleted since the session had it.
+            ResponseError::UnknownTopicOrPartition
+        } else {
+            ResponseError::UnknownTopicId
+        })?,
         SessionTopic::Name(name) => services.topics.get(name.as_str()).ok_or(ResponseError::UnknownTopicOrPartition)?,
     };
     Ok(Wanted {
@@ -214,6 +233,7 @@ impl Answer {
             has_records: false,
             failed: true,
             diverged: false,
+            topic_known: data.error_code != ResponseError::UnknownTopicId.code(),
         };
         Self { partition, data, batches: Vec::new(), summary }
     }
@@ -226,6 +246,7 @@ impl Answer {
             has_records: !batches.is_empty(),
             failed: false,
             diverged: divergence.is_some(),
+            topic_known: true,
         };
         let mut data = PartitionData::default()
             .with_partition_index(partition.index)

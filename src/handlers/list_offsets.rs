@@ -21,7 +21,7 @@ use kafka_protocol::{
     },
 };
 
-use super::{Request, Services, errors};
+use super::{Request, Services, errors, partitions::known_epoch};
 use crate::log::{Bounds, FetchError, check_leader_epoch, store::TimestampedOffset};
 
 const LATEST: i64 = -1;
@@ -88,7 +88,7 @@ async fn find(
         return Err(ResponseError::UnsupportedVersion);
     }
     let failed = |error| errors::reading(&error);
-    let epoch = Some(asked.current_leader_epoch).filter(|epoch| *epoch >= 0);
+    let epoch = known_epoch(asked.current_leader_epoch);
     let (bounds, first_epoch) = partition
         .with_state(|state| {
             check_leader_epoch(state.leader_epoch, epoch)?;
@@ -102,7 +102,12 @@ async fn find(
         LATEST => Ok(at(bounds.high_watermark, bounds.leader_epoch)),
         EARLIEST | EARLIEST_LOCAL => Ok(at(bounds.log_start_offset, first_epoch)),
         LATEST_TIERED => Ok(None),
-        MAX_TIMESTAMP => services.log.find_max_timestamp(&partition).await.map_err(failed),
+        MAX_TIMESTAMP => {
+            let found = services.log.find_max_timestamp(&partition).await.map_err(failed)?;
+            // Records without any timestamp: the first of them has the largest, -1.
+            let is_empty = bounds.log_start_offset == bounds.high_watermark;
+            Ok(found.or_else(|| at(bounds.log_start_offset, first_epoch).filter(|_| !is_empty)))
+        }
         timestamp => services.log.find_timestamp(&partition, timestamp).await.map_err(failed),
     }
 }

@@ -16,7 +16,7 @@ use kafka_protocol::{
     },
 };
 
-use super::{Request, Services, errors};
+use super::{Request, Services, errors, partitions::known_epoch};
 use crate::log::{Divergence, FetchError, check_leader_epoch};
 
 /// Partitions that the storage is asked about at the same time for one request.
@@ -52,7 +52,7 @@ async fn end(
     asked: &OffsetForLeaderPartition,
 ) -> Result<Option<Divergence>, ResponseError> {
     let partition = services.partition_named(topic, asked.partition)?;
-    let current = Some(asked.current_leader_epoch).filter(|epoch| *epoch >= 0);
+    let current = known_epoch(asked.current_leader_epoch);
     partition
         .with_state(|state| {
             check_leader_epoch(state.leader_epoch, current)?;

@@ -12,6 +12,11 @@ pub(super) fn timeout(milliseconds: i32) -> Duration {
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
 }
 
+/// A leader epoch of a request; -1 stands for none.
+pub(super) fn known_epoch(epoch: i32) -> Option<i32> {
+    Some(epoch).filter(|epoch| *epoch != -1)
+}
+
 impl Services {
     /// The partition of a topic that is known.
     pub(super) fn partition_of(&self, topic: &Topic, index: i32) -> Result<Arc<Partition>, ResponseError> {

@@ -31,7 +31,7 @@ use crate::{
     protocol::records::{
         self, Batch, Codec, Compression, InvalidBatch, RebuildError, ValidatedBatch, ValidationLimits, single_batch,
     },
-    topics::Topic,
+    topics::{Topic, names},
 };
 
 /// A batch from here on is checked aside, so that the connections of this thread need not wait for it.
@@ -52,11 +52,13 @@ struct Rejection {
     log_start_offset: i64,
     message: Option<String>,
     records: Vec<(i32, String)>,
+    /// Kafka refuses the whole request for it.
+    of_all: bool,
 }
 
 impl From<ResponseError> for Rejection {
     fn from(error: ResponseError) -> Self {
-        Self { error, log_start_offset: -1, message: None, records: Vec::new() }
+        Self { error, log_start_offset: -1, message: None, records: Vec::new(), of_all: false }
     }
 }
 
@@ -140,7 +142,7 @@ fn rows(services: &Services, body: ProduceRequest, version: i16) -> Vec<TopicRow
                 row.partitions.len() - 1
             });
             let Some(partition) = row.partitions.get_mut(place) else { continue };
-            match resolve(row.topic.as_deref(), index, records, version) {
+            match resolve(&row.name, row.topic.as_deref(), index, records, version) {
                 Ok(batch) => partition.batch = Some(batch),
                 Err(rejection) => partition.rejection = Some(rejection),
             }
@@ -150,7 +152,16 @@ fn rows(services: &Services, body: ProduceRequest, version: i16) -> Vec<TopicRow
     rows
 }
 
-fn resolve(topic: Option<&Topic>, index: i32, records: Option<Bytes>, version: i16) -> Result<Batch, Rejection> {
+fn resolve(
+    name: &str,
+    topic: Option<&Topic>,
+    index: i32,
+    records: Option<Bytes>,
+    version: i16,
+) -> Result<Batch, Rejection> {
+    if names::is_reserved(name) {
+        return Err(ResponseError::InvalidTopicException.into());
+    }
     let Some(topic) = topic else {
         return Err(unknown_topic(version).into());
     };
@@ -158,6 +169,7 @@ fn resolve(topic: Option<&Topic>, index: i32, records: Option<Bytes>, version: i
         return Err(ResponseError::UnknownTopicOrPartition.into());
     }
     single_batch(records.unwrap_or_default(), version >= 7).map_err(|invalid| Rejection {
+        of_all: fails_all(&invalid),
         message: fails_all(&invalid).then(|| invalid.to_string()),
         ..errors::invalid_batch(&invalid).into()
     })
@@ -169,21 +181,27 @@ fn unknown_topic(version: i16) -> ResponseError {
 
 /// Kafka fails to read such a batch at all, and with it the whole request.
 fn fails_all(invalid: &InvalidBatch) -> bool {
-    matches!(invalid, InvalidBatch::UnknownMagic(_) | InvalidBatch::TooShort(_))
+    const LEAST_OF_ANY_FORMAT: i64 = 14;
+    match invalid {
+        InvalidBatch::UnknownMagic(_) => true,
+        InvalidBatch::TooShort(length) => *length < LEAST_OF_ANY_FORMAT,
+        _ => false,
+    }
 }
 
+/// What Kafka refuses as a whole.
 fn refusal_of_all(rows: &[TopicRow]) -> Option<(ResponseError, Option<String>)> {
     let partitions = || rows.iter().flat_map(|topic| &topic.partitions);
-    let corrupt = partitions().find_map(|partition| {
-        let rejection = partition.rejection.as_ref()?;
-        (rejection.error == ResponseError::CorruptMessage).then(|| (rejection.error, rejection.message.clone()))
+    let unreadable = partitions().find_map(|partition| {
+        let rejection = partition.rejection.as_ref().filter(|rejection| rejection.of_all)?;
+        Some((rejection.error, rejection.message.clone()))
     });
     let transactional = || {
         partitions()
             .any(|partition| partition.batch.as_ref().is_some_and(|batch| batch.header().is_transactional()))
             .then_some((ResponseError::TransactionalIdAuthorizationFailed, None))
     };
-    corrupt.or_else(transactional)
+    unreadable.or_else(transactional)
 }
 
 /// What the batches of one request have in common.
@@ -211,7 +229,7 @@ impl Accepting<'_> {
         let batch = match checked {
             Ok(batch) => batch,
             Err(invalid) => {
-                let log_start_offset = if tells_log_start(&invalid) {
+                let log_start_offset = if tells_log_start(&invalid, self.version) {
                     partition.bounds().await.map_or(-1, |bounds| bounds.log_start_offset)
                 } else {
                     -1
@@ -264,8 +282,7 @@ fn check(batch: Batch, config: &LogConfig, limits: &Limits) -> Result<ValidatedB
     };
     let batch = records::validate(batch, &validation)?;
     let target = config.compression.map(|(codec, level)| Compression { codec, level: Some(level) });
-    // One record an entry: how the batch was compressed is not kept anyway.
-    if matches!(config.layout, Layout::Record(_)) || !batch.needs_rebuild(target) {
+    if !batch.needs_rebuild(target) {
         return Ok(batch);
     }
     let malformed = |cause| InvalidBatch::Malformed { index: 0, cause };
@@ -291,8 +308,12 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-fn tells_log_start(invalid: &InvalidBatch) -> bool {
-    !matches!(errors::invalid_batch(invalid), ResponseError::CorruptMessage | ResponseError::MessageTooLarge)
+fn tells_log_start(invalid: &InvalidBatch, version: i16) -> bool {
+    match errors::invalid_batch(invalid) {
+        ResponseError::CorruptMessage | ResponseError::MessageTooLarge => false,
+        ResponseError::UnsupportedCompressionType => version >= 7,
+        _ => true,
+    }
 }
 
 fn rejected(invalid: &InvalidBatch, topic: &Topic, index: i32, log_start_offset: i64) -> Rejection {
@@ -358,7 +379,7 @@ fn partition_response(index: i32, landed: Result<AppendedAt, Rejection>) -> Part
             .with_base_offset(at.base_offset)
             .with_log_append_time_ms(at.log_append_time_ms)
             .with_log_start_offset(at.log_start_offset),
-        Err(Rejection { error, log_start_offset, message, records }) => {
+        Err(Rejection { error, log_start_offset, message, records, .. }) => {
             let records = records.into_iter().map(|(index, message)| {
                 BatchIndexAndErrorMessage::default()
                     .with_batch_index(index)

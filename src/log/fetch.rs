@@ -94,9 +94,9 @@ pub fn check_leader_epoch(current: i32, asked: Option<i32>) -> Result<(), FetchE
 
 impl LogState {
     /// The largest epoch at or below `epoch` that has records, and the offset after its last; none for an epoch that
-    /// has not begun. An epoch older than all that are known ends where the oldest begins.
+    /// has not begun, or for -1. An epoch older than all that are known ends where the oldest begins.
     pub fn end_of_epoch(&self, epoch: i32) -> Option<Divergence> {
-        if epoch < 0 || epoch > self.leader_epoch {
+        if epoch == -1 || epoch > self.leader_epoch {
             return None;
         }
         if epoch == self.leader_epoch {

@@ -246,9 +246,10 @@ impl Partition {
         let Some(config) = group.first().map(|entry| entry.config.clone()) else { return };
         let (batches, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|entry| (entry.batch, (entry.reply, entry.held))).unzip();
+        let timestamps: Vec<i64> = batches.iter().map(ValidatedBatch::max_timestamp).collect();
         match self.store_group(&config, batches).await {
             Ok(outcome) => {
-                let answers = self.take_outcome(outcome);
+                let answers = self.take_outcome(outcome, &timestamps);
                 for ((reply, _held), answer) in replies.into_iter().zip(answers) {
                     let _ = reply.send(answer);
                 }
@@ -298,18 +299,22 @@ impl Partition {
         }
     }
 
-    fn take_outcome(&self, outcome: AppendOutcome) -> Vec<Result<AppendedAt, AppendError>> {
+    /// `timestamps` has the largest of each batch.
+    fn take_outcome(&self, outcome: AppendOutcome, timestamps: &[i64]) -> Vec<Result<AppendedAt, AppendError>> {
         let log_start_offset = outcome.log_start_offset;
         let mut stored: Vec<StoredBatch> = Vec::new();
         let answers = outcome
             .batches
             .into_iter()
-            .map(|batch| {
+            .zip(timestamps)
+            .map(|(batch, timestamp)| {
                 let batch = batch.map_err(|refusal| AppendError::Refused { refusal, log_start_offset })?;
                 stored.extend(batch.stored);
+                // As Kafka: a repetition is told the time that its batch has, of whatever type.
+                let untold = batch.duplicate && batch.log_append_time_ms == -1;
                 Ok(AppendedAt {
                     base_offset: batch.base_offset,
-                    log_append_time_ms: batch.log_append_time_ms,
+                    log_append_time_ms: if untold { *timestamp } else { batch.log_append_time_ms },
                     log_start_offset,
                 })
             })

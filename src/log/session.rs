@@ -44,6 +44,8 @@ pub struct PartitionRequest {
     pub max_bytes: i32,
     pub current_leader_epoch: Option<i32>,
     pub last_fetched_epoch: Option<i32>,
+    /// The session had an answer of the topic before; set by the session.
+    pub topic_known: bool,
 }
 
 /// What a session must know of a partition's answer.
@@ -54,6 +56,8 @@ pub struct PartitionAnswer {
     pub has_records: bool,
     pub failed: bool,
     pub diverged: bool,
+    /// There is, or was, such a topic.
+    pub topic_known: bool,
 }
 
 /// A request as far as sessions are concerned.
@@ -341,7 +345,7 @@ impl Cache {
 impl Session {
     fn merge(&mut self, partition: SessionPartition, request: PartitionRequest) {
         if let Some(cached) = self.places.get(&partition).and_then(|place| self.partitions.get_mut(place)) {
-            cached.request = request;
+            cached.request = PartitionRequest { topic_known: cached.request.topic_known, ..request };
             return;
         }
         let place = self.new_place();
@@ -364,6 +368,7 @@ impl Session {
         if let Some(cached) = self.places.get(partition).and_then(|place| self.partitions.get_mut(place)) {
             cached.high_watermark = answer.high_watermark;
             cached.log_start_offset = answer.log_start_offset;
+            cached.request.topic_known = answer.topic_known;
         }
     }
 
@@ -379,6 +384,7 @@ impl Session {
         // After an error the partition is sent again when the error is gone.
         cached.high_watermark = if answer.failed { -1 } else { answer.high_watermark };
         cached.log_start_offset = answer.log_start_offset;
+        cached.request.topic_known |= answer.topic_known;
         if answer.has_records
             && let Some(cached) = self.partitions.remove(&place)
         {
@@ -399,11 +405,24 @@ mod tests {
     }
 
     fn at(fetch_offset: i64) -> PartitionRequest {
-        PartitionRequest { fetch_offset, max_bytes: 1000, current_leader_epoch: None, last_fetched_epoch: None }
+        PartitionRequest {
+            fetch_offset,
+            max_bytes: 1000,
+            current_leader_epoch: None,
+            last_fetched_epoch: None,
+            topic_known: false,
+        }
     }
 
     fn answer(high_watermark: i64, has_records: bool) -> PartitionAnswer {
-        PartitionAnswer { high_watermark, log_start_offset: 0, has_records, failed: false, diverged: false }
+        PartitionAnswer {
+            high_watermark,
+            log_start_offset: 0,
+            has_records,
+            failed: false,
+            diverged: false,
+            topic_known: false,
+        }
     }
 
     fn request(session_id: i32, epoch: i32, indexes: &[i32]) -> SessionRequest {

@@ -376,6 +376,7 @@ fn the_end_of_an_epoch_is_where_the_next_one_starts() {
     };
     let end = |epoch| state.end_of_epoch(epoch).map(|end| (end.epoch, end.end_offset));
     assert_eq!(end(-1), None);
+    assert_eq!(end(-2), Some((-2, 3)));
     assert_eq!(end(0), Some((0, 3)));
     assert_eq!(end(1), Some((1, 10)));
     assert_eq!(end(3), Some((1, 10)));
