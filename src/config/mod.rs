@@ -244,6 +244,11 @@ fn check_url(url: &str) -> Result<(), &'static str> {
     if !["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"].contains(&scheme) {
         return Err(expected);
     }
+    if url.ends_with("#insecure") {
+        return Err(
+            "without #insecure: the server's certificate is always checked, against the system's or those in SSL_CERT_FILE",
+        );
+    }
     redis::Client::open(url).map(drop).map_err(|_| expected)
 }
 

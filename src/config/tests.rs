@@ -127,6 +127,11 @@ fn a_wrong_value_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_certificate_is_never_left_unchecked() {
+    assert!(refusal(&["--redis-url", "rediss://host:6380/#insecure"], &[]).contains("SSL_CERT_FILE"));
+}
+
+#[test]
 fn a_refused_url_does_not_show_its_password() {
     let refused = refusal(&["--redis-url", "redis://user:secret@:port"], &[]);
     assert!(refused.contains("user:***@") && !refused.contains("secret"), "{refused}");

@@ -20,6 +20,11 @@ pub enum ServerError {
     #[error("nothing answers ({0}): start Redis there, or correct --redis-url")]
     Unreachable(String),
     #[error(
+        "its certificate is not trusted ({0}): add the authority that signed it to the system's, or name its file in the environment \
+         as SSL_CERT_FILE"
+    )]
+    Certificate(String),
+    #[error(
         "it refuses the user or password ({0}): put the right ones into --redis-url, as redis://USER:PASSWORD@HOST:PORT"
     )]
     Login(String),
@@ -208,6 +213,7 @@ fn failed(error: RedisError) -> ServerError {
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => ServerError::Login(text),
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) | (_, Some("NOPERM")) => ServerError::Forbidden(text),
+        (ErrorKind::Io, _) if text.contains("certificate") => ServerError::Certificate(text),
         _ if text.contains("DB index") => ServerError::Database(text),
         (ErrorKind::Io | ErrorKind::InvalidClientConfig, _) => ServerError::Unreachable(text),
         _ => ServerError::Unexpected(text),
