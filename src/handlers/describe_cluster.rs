@@ -24,7 +24,7 @@ pub(super) fn handle(services: &Services, request: &Request<DescribeClusterReque
         DescribeClusterResponse::default()
             .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_string(message.to_owned())))
-            .with_endpoint_type(if request.version >= 1 { body.endpoint_type } else { BROKERS })
+            .with_endpoint_type(BROKERS)
     };
     match body.endpoint_type {
         BROKERS => {}

@@ -28,7 +28,7 @@ pub(super) fn handle(services: &Services, request: &Request<FindCoordinatorReque
         GROUP | TRANSACTION => {
             (0, if request.version < 4 { "NONE" } else { "" }, broker.node.0, broker.host, broker.port)
         }
-        SHARE if request.version >= 6 => (INVALID, "", -1, StrBytes::default(), -1),
+        SHARE if request.version >= 4 => (INVALID, "", -1, StrBytes::default(), -1),
         _ => (INVALID, "The key type is not one that this broker coordinates.", -1, StrBytes::default(), -1),
     };
     let message = Some(StrBytes::from_static_str(message));

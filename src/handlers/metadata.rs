@@ -13,6 +13,7 @@ use kafka_protocol::{
     ResponseError,
     messages::{
         MetadataRequest, MetadataResponse, TopicName as WireTopicName,
+        metadata_request::MetadataRequestTopic,
         metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
     protocol::StrBytes,
@@ -29,8 +30,14 @@ use crate::{
     topics::{Topic, names},
 };
 
+/// The first version that can ask by id; 10 and 11 have the field, and refuse what is in it.
+const BY_ID: i16 = 12;
+
 pub(super) async fn handle(services: &Services, request: &Request<MetadataRequest>) -> MetadataResponse {
     let body = &request.body;
+    if request.version < BY_ID && body.topics.iter().flatten().any(|one| one.name.is_none() || !one.topic_id.is_nil()) {
+        return refused(body);
+    }
     let brokers = services
         .brokers(&request.caller)
         .into_iter()
@@ -55,6 +62,19 @@ pub(super) async fn handle(services: &Services, request: &Request<MetadataReques
         })
 }
 
+/// Kafka's answer to a request that it throws out as a whole: no brokers either.
+fn refused(body: &MetadataRequest) -> MetadataResponse {
+    let refuse = |one: &MetadataRequestTopic| {
+        MetadataResponseTopic::default()
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_name(Some(one.name.clone().unwrap_or_default()))
+            .with_topic_id(one.topic_id)
+    };
+    MetadataResponse::default()
+        .with_cluster_id(None)
+        .with_topics(body.topics.iter().flatten().map(refuse).collect())
+}
+
 async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<MetadataResponseTopic> {
     let body = &request.body;
     let answer =
@@ -65,13 +85,15 @@ async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<
     };
     let may_create = body.allow_auto_topic_creation && services.topics.settings().load().auto_create_topics_enable;
     let mut seen = HashSet::new();
-    // Kafka puts what it can't answer behind the rest.
+    // One id is enough to make names without one be overlooked.
+    let any_by_id = asked.iter().any(|one| !one.topic_id.is_nil());
+    // Kafka puts names it can't answer behind the rest, and ids before it.
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for one in asked {
-        if !seen.insert((&one.name, one.topic_id)) {
+        let by_id = !one.topic_id.is_nil();
+        if (any_by_id && !by_id) || !seen.insert((&one.name, one.topic_id)) {
             continue;
         }
-        let by_id = !one.topic_id.is_nil();
         let found = match &one.name {
             _ if by_id => services.topics.get_by_id(TopicId(one.topic_id)),
             Some(name) => services.topics.get(name),
@@ -96,6 +118,9 @@ async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<
                 unknown.push(answer.refused(Some(&name.0), Uuid::nil(), ResponseError::UnknownTopicOrPartition));
             }
         }
+    }
+    if any_by_id {
+        std::mem::swap(&mut known, &mut unknown);
     }
     known.append(&mut unknown);
     known
