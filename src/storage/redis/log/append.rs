@@ -9,7 +9,7 @@ use super::{
     Options, Partition, RedisLog, Writer,
     core::{Core, EntryId},
     functions::{self, Answer, Keys, call},
-    plan::{Basis, Plan, mark_interval},
+    plan::{Basis, MOST_BATCHES, Plan, mark_interval},
     producers::Producer,
 };
 use crate::log::store::{Append, AppendOutcome, AppendRefusal, Appended, StoreError};
@@ -495,12 +495,13 @@ fn settle(answers: &mut Answers, answered: Vec<(usize, Result<Appended, AppendRe
     }
 }
 
-/// The idempotent producers of the batches `from..`, each once.
+/// The idempotent producers of the batches `from..` that may go together, each once.
 fn producer_ids(append: &Append, from: usize) -> Vec<i64> {
     let mut ids: Vec<i64> = append
         .batches
         .iter()
         .skip(from)
+        .take(MOST_BATCHES)
         .map(|batch| batch.header())
         .filter(|header| header.has_producer_id())
         .map(|header| header.producer_id)

@@ -23,6 +23,8 @@ use crate::{
 const KEEP_TIMESTAMPS: i64 = 400;
 /// More arguments than this are not given to a Function, which could not pass them on.
 const MOST_FUNCTION_ARGUMENTS: usize = 4_000;
+/// Batches of one step: each may change a field of the state, and Lua passes on no more than 8,000 arguments.
+pub(super) const MOST_BATCHES: usize = 1_000;
 /// Names and values of a batch's records, about 0.1 us of Redis' time each: beyond the first number JSON stays one
 /// value, beyond the second (many headers) the batch is refused.
 const FLATTENED_ARGUMENTS: usize = 160_000;
@@ -103,7 +105,7 @@ impl Plan {
             bytes: 0,
         };
         plan.core.leader_epoch = plan.core.leader_epoch.max(append.leader_epoch);
-        for (index, batch) in append.batches.iter().enumerate().skip(from) {
+        for (index, batch) in append.batches.iter().enumerate().skip(from).take(MOST_BATCHES) {
             if !plan.take(basis, append, index, batch) {
                 break;
             }

@@ -55,6 +55,10 @@ impl RedisLog {
         while !assembler.is_full && cursor.from < end {
             if cursor.from >= cursor.until {
                 cursor.until = self.bytes_bound(partition, assembler.next_offset, end).await?;
+                // Nothing was left between the marks: all of it was removed.
+                if cursor.until <= cursor.from {
+                    cursor.until = end;
+                }
             }
             let entry_bytes = if cursor.entry_bytes > 0 { cursor.entry_bytes } else { core.bytes_per_entry() };
             let count = (assembler.room() / entry_bytes + 1).clamp(1, MOST_ENTRIES);

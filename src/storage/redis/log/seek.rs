@@ -42,14 +42,14 @@ impl RedisLog {
         partition: &Partition,
     ) -> Result<Option<TimestampedOffset>, StoreError> {
         let core = self.known_core(partition).await?;
-        if core.next_offset == core.log_start {
+        if core.next_offset == core.log_start || core.max_timestamp < 0 {
             return Ok(None);
         }
         if core.max_timestamp_offset >= core.log_start {
             let found = (core.max_timestamp_offset, core.max_timestamp);
             return Ok(Some(self.placed(partition, &core, found)));
         }
-        // The record that had it was removed, or none has a timestamp.
+        // The record that had it was removed.
         let found = self.scan(partition, &core, EntryId::default(), |records, found| {
             for (offset, own) in records {
                 if found.is_none_or(|(_, largest)| *own > largest) {

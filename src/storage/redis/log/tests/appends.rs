@@ -309,3 +309,13 @@ async fn the_log_counts_the_bytes_of_wire_batches() {
         assert_eq!(world.load().await.size_bytes, outcome.size_bytes);
     }
 }
+
+#[tokio::test]
+async fn an_append_of_very_many_batches_goes_in_steps() {
+    let world = World::new().await;
+    let batches: Vec<ValidatedBatch> = (0..4_500).map(|id| stamped(1, id, 0, 0)).collect();
+    assert_eq!(landed(&world.append(RECORD, batches.clone()).await), (0..4_500).collect::<Vec<i64>>());
+    let again = world.append(RECORD, batches).await;
+    assert!(again.batches.iter().flatten().all(|batch| batch.duplicate));
+    assert_eq!(again.next_offset, 4_500);
+}

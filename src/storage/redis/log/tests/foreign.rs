@@ -240,3 +240,32 @@ async fn an_application_appends_inside_its_own_transaction() {
     world.load().await;
     assert_eq!(world.records(0).await[0].value.as_deref(), Some(&br#"{"state":"paid"}"#[..]));
 }
+
+#[tokio::test]
+async fn a_hole_of_many_marks_is_read_over() {
+    for layout in LAYOUTS {
+        let mut world = World::new().await;
+        for _ in 0..100 {
+            let mut request = append(layout, vec![batch(50, &"h".repeat(100))]);
+            request.retention.max_bytes = Some(64 << 10);
+            world.log.append(&world.id, request).await.expect("Redis is up");
+        }
+        let [stream, ..] = world.keys();
+        let mut connection = world.redis.connection().await;
+        let removed = match layout {
+            Layout::Batch => (10..90).map(|at| at * 50 + 49).collect::<Vec<i64>>(),
+            Layout::Record(_) => (500..4_500).collect(),
+        };
+        let ids: Vec<String> = removed.iter().map(|offset| format!("{NOW}-{offset}")).collect();
+        let count: usize =
+            redis::cmd("XDEL").arg(&stream).arg(&ids).query_async(&mut connection).await.expect("Redis is up");
+        assert_eq!(count, removed.len());
+        let other = world.other_broker().await;
+        for offset in [0, 600] {
+            let read = Read { offset, max_bytes: 10 << 20, codec: Codec::None };
+            let batches = other.read(&world.id, read).await.expect("Redis is up");
+            let offsets: Vec<i64> = batches.iter().flat_map(got).map(|record| record.offset).collect();
+            assert_eq!(offsets, (offset..500).chain(4_500..5_000).collect::<Vec<i64>>());
+        }
+    }
+}
