@@ -231,3 +231,76 @@ async fn an_unreachable_redis_is_told() {
     };
     assert!(matches!(failed, Err(StoreError::NotSent(_))), "{failed:?}");
 }
+
+/// Sends a batch until it is answered, as a client does.
+async fn send(log: &RedisLog, id: &PartitionId, layout: Layout, batch: ValidatedBatch) -> Appended {
+    loop {
+        match log.append(id, append(layout, vec![batch.clone()])).await {
+            Ok(outcome) => return outcome.batches.into_iter().next().expect("one answer").expect("it is in order"),
+            Err(StoreError::NotSent(_) | StoreError::OutcomeUnknown(_) | StoreError::NotReady(_)) => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_connections_break_each_batch_is_stored_once_and_in_order() {
+    let seed = rand::random::<u64>();
+    println!("seed {seed}");
+    let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let mut world = World::new().await;
+    let brokers = [world.log.clone(), world.other_broker().await, world.other_broker().await];
+    let mut senders = Vec::new();
+    for producer in 0..6_i64 {
+        let (log, id) = (brokers[usize::try_from(producer % 3).expect("it is small")].clone(), world.id.clone());
+        let layout = LAYOUTS[usize::try_from(producer % 2).expect("it is small")];
+        let counts: Vec<usize> = (0..40).map(|_| rand::Rng::random_range(&mut random, 1..30)).collect();
+        senders.push(tokio::spawn(async move {
+            let mut sequence = 0;
+            for count in counts {
+                let records: Vec<Sent> = (sequence..)
+                    .take(count)
+                    .map(|sequence| Sent {
+                        key: Some(producer.to_string().into_bytes()),
+                        ..sent(NOW, &sequence.to_string())
+                    })
+                    .collect();
+                let stamp = ProducerStamp { producer_id: producer, producer_epoch: 0, base_sequence: sequence };
+                send(&log, &id, layout, encoded(&records, Codec::None, Some(stamp))).await;
+                sequence += i32::try_from(count).expect("it is small");
+            }
+            sequence
+        }));
+    }
+    // Breaks every connection again and again, and sometimes takes the Functions away.
+    let mut turn = 0;
+    while !senders.iter().all(tokio::task::JoinHandle::is_finished) {
+        world.redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        turn += 1;
+        if turn % 5 == 0 {
+            world.redis.command(&["FUNCTION", "FLUSH"]).await;
+        }
+        tokio::time::sleep(Duration::from_millis(rand::Rng::random_range(&mut random, 1..25))).await;
+    }
+    let mut sent_by = Vec::new();
+    for sender in senders {
+        sent_by.push(sender.await.expect("it does not panic"));
+    }
+    let (log, _guard) = broker(&world.redis, Options::default()).await;
+    let end = log.load(&world.id).await.expect("Redis is up").next_offset;
+    assert_eq!(end, sent_by.iter().map(|count| i64::from(*count)).sum::<i64>());
+    let read = Read { offset: 0, max_bytes: 100 << 20, codec: Codec::None };
+    let records: Vec<Got> = log.read(&world.id, read).await.expect("Redis is up").iter().flat_map(got).collect();
+    assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), (0..end).collect::<Vec<i64>>());
+    for (producer, count) in sent_by.iter().enumerate() {
+        let key = producer.to_string().into_bytes();
+        let values: Vec<String> = records
+            .iter()
+            .filter(|record| record.key.as_ref() == Some(&key))
+            .map(|record| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned())
+            .collect();
+        assert_eq!(values, (0..*count).map(|sequence| sequence.to_string()).collect::<Vec<_>>());
+    }
+}
