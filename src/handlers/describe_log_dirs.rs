@@ -2,8 +2,8 @@
 //!
 //! v2 is flexible, v3 has an error of its own, v4 tells the volume's size (KIP-827).
 //!
-//! Differs from Apache Kafka: v5 is not served. There is one directory, `redis`, whose volume's size is not known (-1). A
-//! partition whose state can't be read is left out.
+//! Differs from Apache Kafka: v5 is not served. There is one directory, `redis`, and its volume is Redis' `maxmemory`: -1 where
+//! there is none. A partition whose state can't be read is left out.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -59,10 +59,8 @@ pub(super) async fn handle(
         let mut partitions = Vec::with_capacity(sizes.len());
         for (index, size) in sizes {
             match size {
-                Ok(bytes) => partitions.push(
-                    DescribeLogDirsPartition::default()
-                        .with_partition_index(index)
-                        .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX)),
+                Ok(size) => partitions.push(
+                    DescribeLogDirsPartition::default().with_partition_index(index).with_partition_size(bytes(size)),
                 ),
                 Err(error) => error_code = errors::reading(&error).code(),
             }
@@ -71,11 +69,19 @@ pub(super) async fn handle(
             topics.push(DescribeLogDirsTopic::default().with_name(wire_name(&topic.name)).with_partitions(partitions));
         }
     }
+    let (total, usable) = match services.log.capacity().await {
+        Ok(Some(capacity)) => (bytes(capacity.total), bytes(capacity.total.saturating_sub(capacity.used))),
+        Ok(None) | Err(_) => (UNKNOWN_VOLUME_BYTES, UNKNOWN_VOLUME_BYTES),
+    };
     let directory = DescribeLogDirsResult::default()
         .with_error_code(error_code)
         .with_log_dir(StrBytes::from_static_str(DIRECTORY))
         .with_topics(topics)
-        .with_total_bytes(UNKNOWN_VOLUME_BYTES)
-        .with_usable_bytes(UNKNOWN_VOLUME_BYTES);
+        .with_total_bytes(total)
+        .with_usable_bytes(usable);
     DescribeLogDirsResponse::default().with_results(vec![directory])
+}
+
+fn bytes(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -32,7 +32,7 @@ pub use queue::GroupLimits;
 
 use self::{
     session::Sessions,
-    store::{AppendRefusal, LogState, LogStore, ProducerState, Retention, StoreError, TimestampedOffset},
+    store::{AppendRefusal, Capacity, LogState, LogStore, ProducerState, Retention, StoreError, TimestampedOffset},
     tail::TailCache,
 };
 use crate::{
@@ -272,6 +272,11 @@ impl Log {
 
     pub async fn producers(&self, partition: &Partition) -> Result<Vec<ProducerState>, StoreError> {
         self.shared.store.producers(partition.id()).await
+    }
+
+    /// How much the storage can hold; `None` where that is not known.
+    pub async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
+        self.shared.store.capacity().await
     }
 
     /// Bytes that the tail cache holds.

@@ -194,6 +194,13 @@ pub struct ProducerState {
     pub last_timestamp_ms: i64,
 }
 
+/// How much the storage can hold, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub total: u64,
+    pub used: u64,
+}
+
 #[async_trait]
 pub trait LogStore: Send + Sync + 'static {
     /// Makes an empty log. Repeating it for the same topic id changes nothing.
@@ -230,6 +237,11 @@ pub trait LogStore: Send + Sync + 'static {
 
     /// The producers that the partition remembers.
     async fn producers(&self, partition: &PartitionId) -> Result<Vec<ProducerState>, StoreError>;
+
+    /// `None` where the storage has no limit that it knows of.
+    async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
+        Ok(None)
+    }
 
     /// Takes the partition away at once and frees its memory in bounded steps. Repeating it is harmless.
     async fn delete(&self, partition: &PartitionId) -> Result<(), StoreError>;

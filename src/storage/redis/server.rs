@@ -7,7 +7,7 @@ use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, aio::
 use tracing::info;
 
 use super::{client::Client, keys::Keyspace};
-use crate::log::store::StoreError;
+use crate::log::store::{Capacity, StoreError};
 
 /// How the keys and their contents are laid out (DESIGN: what Redis holds).
 const LAYOUT_VERSION: &str = "1";
@@ -148,6 +148,17 @@ pub async fn check(url: &str, keyspace: &Keyspace, connect_timeout: Duration) ->
         );
     }
     Ok(Server { flavour, version, durability, warnings })
+}
+
+/// The memory that the server may take (`maxmemory`) and takes; none where it has no limit.
+pub(super) async fn capacity(client: &Client) -> Result<Option<Capacity>, StoreError> {
+    let text: String = client.query(redis::cmd("INFO").arg("memory")).await?;
+    let bytes = |name: &str| {
+        let value = text.lines().filter_map(|line| line.split_once(':')).find(|(field, _)| *field == name)?.1;
+        value.trim().parse::<u64>().ok()
+    };
+    let total = bytes("maxmemory").filter(|total| *total > 0);
+    Ok(total.map(|total| Capacity { total, used: bytes("used_memory").unwrap_or(0) }))
 }
 
 /// `INFO`, once the server has loaded its data.

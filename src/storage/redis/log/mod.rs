@@ -32,11 +32,11 @@ use self::{
     functions::{Keys, Loaded, Snapshot},
     producers::Producer,
 };
-use super::client::Client;
+use super::{client::Client, server};
 use crate::{
     clock::Clock,
     log::store::{
-        Append, AppendOutcome, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
+        Append, AppendOutcome, Capacity, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
         TimestampedOffset,
     },
     model::PartitionId,
@@ -299,6 +299,10 @@ impl LogStore for RedisLog {
 
     async fn producers(&self, id: &PartitionId) -> Result<Vec<ProducerState>, StoreError> {
         self.all_producers(&self.partition(id)).await
+    }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
+        server::capacity(&self.client).await
     }
 
     async fn delete(&self, id: &PartitionId) -> Result<(), StoreError> {
