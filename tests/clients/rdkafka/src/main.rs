@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use rdkafka::ClientContext;
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
@@ -54,29 +52,18 @@ fn produce(story: &Story, records: &[Record], codec: &str) {
         .create_with_context(Deliveries::default())
         .expect("a producer");
     for record in records {
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (name, data)| {
-                headers.insert(Header {
-                    key: name,
-                    value: data.as_ref(),
-                })
-            });
+        let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (name, data)| {
+            headers.insert(Header { key: name, value: data.as_ref() })
+        });
         let mut sent = BaseRecord::<[u8], [u8]>::to(&story.topic)
             .partition(record.partition)
             .timestamp(record.timestamp)
             .headers(headers);
         sent.key = record.key.as_deref();
         sent.payload = record.value.as_deref();
-        producer
-            .send(sent)
-            .map_err(|(error, _)| error)
-            .expect("the producer's queue has room");
+        producer.send(sent).map_err(|(error, _)| error).expect("the producer's queue has room");
     }
-    producer
-        .flush(DEADLINE)
-        .expect("everything is acknowledged");
+    producer.flush(DEADLINE).expect("everything is acknowledged");
     let mut acknowledged = producer.context().0.lock().expect("deliveries").clone();
     let mut wanted: Vec<_> = records.iter().map(|r| (r.partition, r.offset)).collect();
     acknowledged.sort_unstable();
@@ -105,10 +92,7 @@ struct Member {
 
 fn taken(message: &BorrowedMessage<'_>) -> Record {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });
     Record {
         partition: message.partition(),
@@ -130,36 +114,29 @@ impl Member {
             .set("heartbeat.interval.ms", "300")
             .create_with_context(Assignments::default())
             .expect("a consumer");
-        Self {
-            consumer,
-            records: Vec::new(),
-        }
+        Self { consumer, records: Vec::new() }
     }
 
     fn join(story: &Story) -> Self {
         let member = Self::new(story);
-        member
-            .consumer
-            .subscribe(&[&story.topic])
-            .expect("subscribe");
+        member.consumer.subscribe(&[&story.topic]).expect("subscribe");
         member
     }
 
     fn reading(story: &Story, partition: i32, offset: Offset) -> Self {
         let member = Self::new(story);
-        member
-            .consumer
-            .assign(&at(story, &[(partition, offset)]))
-            .expect("assign");
+        member.consumer.assign(&at(story, &[(partition, offset)])).expect("assign");
         member
     }
 
     fn read(&mut self) {
         let mut wait = Duration::from_millis(50);
-        while let Some(polled) = self.consumer.poll(wait) {
+        loop {
+            let polled = self.consumer.poll(wait);
             if self.consumer.context().0.swap(false, Ordering::SeqCst) {
                 self.records.clear();
             }
+            let Some(polled) = polled else { return };
             self.records.push(taken(&polled.expect("a record")));
             wait = Duration::ZERO;
         }
@@ -175,89 +152,54 @@ impl Member {
 
     fn held(&self) -> BTreeSet<i32> {
         let assignment = self.consumer.assignment().expect("an assignment");
-        assignment
-            .elements()
-            .iter()
-            .map(|element| element.partition())
-            .collect()
+        assignment.elements().iter().map(|element| element.partition()).collect()
     }
 
     fn commit(&self) {
-        self.consumer
-            .commit_consumer_state(CommitMode::Sync)
-            .expect("commit");
+        self.consumer.commit_consumer_state(CommitMode::Sync).expect("commit");
     }
 }
 
 fn at(story: &Story, offsets: &[(i32, Offset)]) -> TopicPartitionList {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
-        list.add_partition_offset(&story.topic, *partition, *offset)
-            .expect("an offset");
+        list.add_partition_offset(&story.topic, *partition, *offset).expect("an offset");
     }
     list
 }
 
 fn offsets(list: &TopicPartitionList) -> Vec<i64> {
     let raw = |offset: Offset| offset.to_raw().expect("an offset");
-    list.elements()
-        .iter()
-        .map(|element| raw(element.offset()))
-        .collect()
+    list.elements().iter().map(|element| raw(element.offset())).collect()
 }
 
 fn listed(reader: &Member, topic: &str) -> bool {
-    let metadata = reader
-        .consumer
-        .fetch_metadata(None, DEADLINE)
-        .expect("metadata");
-    metadata
-        .topics()
-        .iter()
-        .any(|listed| listed.name() == topic)
+    let metadata = reader.consumer.fetch_metadata(None, DEADLINE).expect("metadata");
+    metadata.topics().iter().any(|listed| listed.name() == topic)
 }
 
 fn watermarks(story: &Story, reader: &Member) -> Vec<(i64, i64)> {
-    let fetch = |partition| {
-        reader
-            .consumer
-            .fetch_watermarks(&story.topic, partition, DEADLINE)
-    };
-    (0..story.partitions)
-        .map(|partition| fetch(partition).expect("watermarks"))
-        .collect()
+    let fetch = |partition| reader.consumer.fetch_watermarks(&story.topic, partition, DEADLINE);
+    (0..story.partitions).map(|partition| fetch(partition).expect("watermarks")).collect()
 }
 
 fn committed(story: &Story, reader: &Member) -> TopicPartitionList {
     let asked = (0..story.partitions).map(|partition| (partition, Offset::Invalid));
     let asked = at(story, &asked.collect::<Vec<_>>());
-    reader
-        .consumer
-        .committed_offsets(asked, DEADLINE)
-        .expect("committed offsets")
+    reader.consumer.committed_offsets(asked, DEADLINE).expect("committed offsets")
 }
 
 fn create(story: &Story, admin: &AdminClient<DefaultClientContext>, reader: &Member) {
-    let topic = NewTopic::new(&story.topic, story.partitions, TopicReplication::Fixed(1))
-        .set("cleanup.policy", "delete");
+    let topic =
+        NewTopic::new(&story.topic, story.partitions, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
     let created = block_on(admin.create_topics([&topic], &AdminOptions::new())).expect("create");
     assert_eq!(created, [Ok(story.topic.clone())]);
     ok("create");
     until("the topic in the list", || listed(reader, &story.topic));
-    let metadata = reader
-        .consumer
-        .fetch_metadata(Some(&story.topic), DEADLINE)
-        .expect("metadata");
-    let leaders: Vec<_> = metadata.topics()[0]
-        .partitions()
-        .iter()
-        .map(|p| p.leader())
-        .collect();
+    let metadata = reader.consumer.fetch_metadata(Some(&story.topic), DEADLINE).expect("metadata");
+    let leaders: Vec<_> = metadata.topics()[0].partitions().iter().map(|p| p.leader()).collect();
     assert_eq!(leaders.len(), story.expected.len(), "partitions");
-    assert!(
-        leaders.iter().all(|leader| *leader >= 0),
-        "a partition has no leader"
-    );
+    assert!(leaders.iter().all(|leader| *leader >= 0), "a partition has no leader");
     ok("list");
 }
 
@@ -266,37 +208,21 @@ fn consume(story: &mut Story, reader: &Member) {
         let records = story.round(None);
         produce(story, &records, codec);
     }
-    let ends: Vec<_> = watermarks(story, reader)
-        .iter()
-        .map(|(_, high)| *high)
-        .collect();
+    let ends: Vec<_> = watermarks(story, reader).iter().map(|(_, high)| *high).collect();
     assert_eq!(ends, story.ends());
     ok("produce");
 
     // Two members share the partitions.
     let (mut first, mut second) = (Member::join(story), Member::join(story));
-    until(
-        "both members have partitions, and together every record",
-        || {
-            first.read();
-            second.read();
-            let (a, b) = (first.held().len(), second.held().len());
-            a > 0
-                && b > 0
-                && a + b == story.expected.len()
-                && first.records.len() + second.records.len() >= story.produced
-        },
-    );
-    story.compare(
-        &[first.records.clone(), second.records.clone()].concat(),
-        &story.everything(),
-    );
+    until("both members have partitions, and together every record", || {
+        first.read();
+        second.read();
+        let (a, b) = (first.held().len(), second.held().len());
+        a > 0 && b > 0 && a + b == story.expected.len() && first.records.len() + second.records.len() >= story.produced
+    });
+    story.compare(&[first.records.clone(), second.records.clone()].concat(), &story.everything());
     for member in [&first, &second] {
-        let read: BTreeSet<_> = member
-            .records
-            .iter()
-            .map(|record| record.partition)
-            .collect();
+        let read: BTreeSet<_> = member.records.iter().map(|record| record.partition).collect();
         assert_eq!(read, member.held(), "partitions read");
         member.commit();
     }
@@ -316,14 +242,8 @@ fn consume(story: &mut Story, reader: &Member) {
     ok("takeover");
 
     // While a member is there.
-    let groups = reader
-        .consumer
-        .fetch_group_list(None, DEADLINE)
-        .expect("groups");
-    let group = groups
-        .groups()
-        .iter()
-        .find(|group| group.name() == story.group);
+    let groups = reader.consumer.fetch_group_list(None, DEADLINE).expect("groups");
+    let group = groups.groups().iter().find(|group| group.name() == story.group);
     let group = group.expect("the group is listed");
     assert_eq!((group.state(), group.members().len()), ("Stable", 1));
     assert_eq!(offsets(&committed(story, reader)), story.ends());
@@ -333,15 +253,10 @@ fn consume(story: &mut Story, reader: &Member) {
     let mut half = TopicPartitionList::new();
     for (partition, offset) in (0..).zip(&middle) {
         let mut element = half.add_partition(&story.topic, partition);
-        element
-            .set_offset(Offset::Offset(*offset))
-            .expect("an offset");
+        element.set_offset(Offset::Offset(*offset)).expect("an offset");
         element.set_metadata("half");
     }
-    second
-        .consumer
-        .commit(&half, CommitMode::Sync)
-        .expect("commit");
+    second.consumer.commit(&half, CommitMode::Sync).expect("commit");
     drop(second);
     let mut third = Member::join(story);
     let mut rest = story.everything();
@@ -354,10 +269,7 @@ fn consume(story: &mut Story, reader: &Member) {
 fn administer(story: &Story, admin: &AdminClient<DefaultClientContext>, reader: &Member) {
     let wanted = &story.expected[1][story.expected[1].len() / 2];
     let asked = at(story, &[(1, Offset::Offset(wanted.timestamp - 500))]);
-    let found = reader
-        .consumer
-        .offsets_for_times(asked, DEADLINE)
-        .expect("offsets for times");
+    let found = reader.consumer.offsets_for_times(asked, DEADLINE).expect("offsets for times");
     assert_eq!(offsets(&found), [wanted.offset], "offset of a time");
     let got = Member::reading(story, 1, Offset::Offset(wanted.offset)).poll(1)[0].clone();
     assert_eq!(&got, wanted, "record at a time");
@@ -379,10 +291,7 @@ fn administer(story: &Story, admin: &AdminClient<DefaultClientContext>, reader: 
     let trim = at(story, &[(0, Offset::Offset(5))]);
     let trimmed = block_on(admin.delete_records(&trim, &options)).expect("delete records");
     assert_eq!(offsets(&trimmed), [5], "log start");
-    let starts: Vec<_> = watermarks(story, reader)
-        .iter()
-        .map(|(low, _)| *low)
-        .collect();
+    let starts: Vec<_> = watermarks(story, reader).iter().map(|(low, _)| *low).collect();
     assert_eq!(starts, [5, 0, 0]);
     let got = Member::reading(story, 0, Offset::Beginning).poll(1)[0].clone();
     assert_eq!(got, story.expected[0][5], "record at the log start");
@@ -390,22 +299,11 @@ fn administer(story: &Story, admin: &AdminClient<DefaultClientContext>, reader: 
 
     let deleted = block_on(admin.delete_groups(&[&story.group], &options)).expect("delete groups");
     assert_eq!(deleted, [Ok(story.group.clone())]);
-    let groups = reader
-        .consumer
-        .fetch_group_list(None, DEADLINE)
-        .expect("groups");
-    assert!(
-        groups
-            .groups()
-            .iter()
-            .all(|group| group.name() != story.group),
-        "still listed"
-    );
+    let groups = reader.consumer.fetch_group_list(None, DEADLINE).expect("groups");
+    assert!(groups.groups().iter().all(|group| group.name() != story.group), "still listed");
     let deleted = block_on(admin.delete_topics(&[&story.topic], &options)).expect("delete topics");
     assert_eq!(deleted, [Ok(story.topic.clone())]);
-    until("the topic is gone from the list", || {
-        !listed(reader, &story.topic)
-    });
+    until("the topic is gone from the list", || !listed(reader, &story.topic));
     ok("delete");
 }
 
@@ -415,21 +313,10 @@ fn transactions(story: &Story) {
         .create_with_context(Deliveries::default())
         .expect("a producer");
     let started = Instant::now();
-    let error = producer
-        .init_transactions(Duration::from_secs(10))
-        .expect_err("refused");
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "took {:?}",
-        started.elapsed()
-    );
-    let KafkaError::Transaction(error) = error else {
-        panic!("{error}")
-    };
-    assert_eq!(
-        error.code(),
-        RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-    );
+    let error = producer.init_transactions(Duration::from_secs(10)).expect_err("refused");
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    let KafkaError::Transaction(error) = error else { panic!("{error}") };
+    assert_eq!(error.code(), RDKafkaErrorCode::TransactionalIdAuthorizationFailed);
     ok("transactions");
 }
 

@@ -26,11 +26,7 @@ impl fmt::Debug for Record {
         fn short(data: &Option<Vec<u8>>) -> String {
             match data {
                 None => "null".to_owned(),
-                Some(data) => format!(
-                    "\"{}\" ({} bytes)",
-                    data[..data.len().min(60)].escape_ascii(),
-                    data.len()
-                ),
+                Some(data) => format!("\"{}\" ({} bytes)", data[..data.len().min(60)].escape_ascii(), data.len()),
             }
         }
         write!(
@@ -42,9 +38,7 @@ impl fmt::Debug for Record {
             short(&self.key),
             short(&self.value)
         )?;
-        self.headers
-            .iter()
-            .try_for_each(|(name, data)| write!(f, ", {name:?}: {}", short(data)))
+        self.headers.iter().try_for_each(|(name, data)| write!(f, ", {name:?}: {}", short(data)))
     }
 }
 
@@ -99,16 +93,10 @@ impl Story {
     pub fn round(&mut self, count: Option<usize>) -> Vec<Record> {
         fn decode(text: &Option<String>) -> Option<Vec<u8>> {
             let engine = base64::engine::general_purpose::STANDARD;
-            text.as_ref()
-                .map(|text| engine.decode(text).expect("base64"))
+            text.as_ref().map(|text| engine.decode(text).expect("base64"))
         }
         let mut records = Vec::new();
-        for given in self
-            .given
-            .records
-            .iter()
-            .take(count.unwrap_or(self.given.records.len()))
-        {
+        for given in self.given.records.iter().take(count.unwrap_or(self.given.records.len())) {
             let partition = self.produced % self.expected.len();
             let record = Record {
                 partition: partition as i32,
@@ -116,11 +104,7 @@ impl Story {
                 timestamp: self.given.start + 1000 * self.produced as i64,
                 key: decode(&given.key),
                 value: decode(&given.value),
-                headers: given
-                    .headers
-                    .iter()
-                    .map(|(name, data)| (name.clone(), decode(data)))
-                    .collect(),
+                headers: given.headers.iter().map(|(name, data)| (name.clone(), decode(data))).collect(),
             };
             self.produced += 1;
             self.expected[partition].push(record.clone());
@@ -134,10 +118,7 @@ impl Story {
     }
 
     pub fn ends(&self) -> Vec<i64> {
-        self.expected
-            .iter()
-            .map(|records| records.len() as i64)
-            .collect()
+        self.expected.iter().map(|records| records.len() as i64).collect()
     }
 
     /// Each expected record came once, in order within its partition, byte for byte.
@@ -164,9 +145,6 @@ pub fn ok(step: &str) {
 pub fn until(what: &str, mut attempt: impl FnMut() -> bool) {
     let started = Instant::now();
     while !attempt() {
-        assert!(
-            started.elapsed() < DEADLINE,
-            "not within {DEADLINE:?}: {what}"
-        );
+        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
     }
 }
