@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -47,14 +49,14 @@ func produce(records []Record, codec kgo.CompressionCodec) {
 type member struct {
 	*kgo.Client
 	received Received
+	mutex    sync.Mutex
 	held     map[int32]bool
-	changes  chan map[int32]bool
 }
 
 func join() *member {
-	m := &member{held: map[int32]bool{}, changes: make(chan map[int32]bool, 100)}
+	m := &member{held: map[int32]bool{}}
 	m.Client = client(
-		kgo.ConsumerGroup(story.Group), kgo.ConsumeTopics(story.Topic), kgo.DisableAutoCommit(), kgo.Balancers(kgo.RangeBalancer()),
+		kgo.ConsumerGroup(story.Group), kgo.ConsumeTopics(story.Topic), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.Balancers(kgo.RangeBalancer()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(300*time.Millisecond),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, assigned map[string][]int32) {
 			m.received.Clear()
@@ -66,12 +68,20 @@ func join() *member {
 }
 
 func (m *member) hold(changed map[string][]int32, held bool) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
 	for _, partition := range changed[story.Topic] {
 		m.held[partition] = held
 		if !held {
 			delete(m.held, partition)
 		}
 	}
+}
+
+func (m *member) holds() map[int32]bool {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return maps.Clone(m.held)
 }
 
 func taken(record *kgo.Record) Record {
@@ -82,8 +92,9 @@ func taken(record *kgo.Record) Record {
 	return got
 }
 
-// read polls once; the callbacks of a rebalance run only while a poll allows it, so `held` needs no lock.
+// read polls once; no rebalance comes between a poll and the records that it gave.
 func (m *member) read() {
+	defer m.AllowRebalance()
 	soon, cancel := context.WithTimeout(always, 50*time.Millisecond)
 	defer cancel()
 	fetches := m.PollFetches(soon)
@@ -136,13 +147,13 @@ func main() {
 	Until("both members have partitions, and together every record", func() bool {
 		first.read()
 		second.read()
-		return len(first.held) > 0 && len(second.held) > 0 && len(first.held)+len(second.held) == int(story.Partitions) &&
+		return len(first.holds()) > 0 && len(second.holds()) > 0 && len(first.holds())+len(second.holds()) == int(story.Partitions) &&
 			len(first.received.All())+len(second.received.All()) >= len(story.Everything())
 	})
 	story.Compare(append(first.received.All(), second.received.All()...), story.Everything())
 	for _, m := range []*member{first, second} {
 		for _, record := range m.received.All() {
-			Check(m.held[record.Partition], "a member got a record of another's partition: %v", record)
+			Check(m.holds()[record.Partition], "a member got a record of another's partition: %v", record)
 		}
 		Must(m.CommitUncommittedOffsets(always))
 	}
@@ -152,7 +163,7 @@ func main() {
 	first.Close()
 	Until("the other member has every partition", func() bool {
 		second.read()
-		return len(second.held) == int(story.Partitions)
+		return len(second.holds()) == int(story.Partitions)
 	})
 	second.received.Clear()
 	more := story.Round(6)
@@ -189,7 +200,7 @@ func groups(only *member) {
 	Must(group.Err)
 	Equal("state", group.State, "Stable")
 	Equal("members", len(group.Members), 1)
-	Equal("assigned", len(group.AssignedPartitions()[story.Topic]), len(only.held))
+	Equal("assigned", len(group.AssignedPartitions()[story.Topic]), len(only.holds()))
 	Check(Got(admin.ListGroups(always))[story.Group].Group == story.Group, "the group is not listed")
 	committed := Got(admin.FetchOffsets(always, story.Group))
 	for partition, records := range story.Expected {
