@@ -13,6 +13,9 @@ use crate::{
 /// connection is not seen while its request is parked.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1_000;
 
+/// Ids of one group that may wait to be used. Kafka has no such bound; nobody comes near it by mistake.
+const PENDING_IDS: usize = 10_000;
+
 /// A member's request to join.
 #[derive(Clone, Debug)]
 pub struct JoinRequest {
@@ -124,6 +127,8 @@ impl ClassicGroup {
                 }
                 None => self.add_member(request, id, ticket, now),
             }
+        } else if request.member_id_required && self.pending_join.len() >= PENDING_IDS {
+            self.refuse_join(ticket, GroupError::GroupFull, nobody());
         } else if request.member_id_required {
             debug!(group = %self.id, member = %id, "a new member is given an id");
             self.pending_join.insert(id.clone(), now.after(i64::from(request.session_timeout_ms)));

@@ -332,6 +332,20 @@ fn a_rebalance_waits_for_a_pending_member_and_goes_on_when_it_gives_up() {
 }
 
 #[test]
+fn ids_are_not_given_out_without_end() {
+    let mut world = World::new();
+    for _ in 0..10_000 {
+        let ticket = world.join(ask().needing_an_id());
+        assert_eq!(world.refused(ticket).0, GroupError::MemberIdRequired);
+    }
+    let ticket = world.join(ask().needing_an_id());
+    assert_eq!(world.refused(ticket), (GroupError::GroupFull, String::new()));
+    world.pass(i64::from(SESSION_MS));
+    let ticket = world.join(ask().needing_an_id());
+    assert_eq!(world.refused(ticket).0, GroupError::MemberIdRequired);
+}
+
+#[test]
 fn a_pending_id_is_not_a_member() {
     let mut world = World::new();
     let ids = world.stable(vec![ask()]);

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{client::Client, keys::Keyspace};
 use crate::{
     coordinator::store::{GroupEpoch, GroupStore, GroupWrite, Loaded, MirrorMove, StoreError, WriteError},
-    model::GroupId,
+    model::{GroupId, PartitionId},
 };
 
 /// Groups in Redis.
@@ -120,9 +120,13 @@ impl GroupStore for RedisGroupStore {
     async fn mirror(&self, moves: &[MirrorMove]) -> Result<(), StoreError> {
         // Sent together, so one round trip for all.
         let calls = moves.iter().map(|one| async move {
-            let stream = self.keyspace.stream(&one.partition.topic, one.partition.index);
+            let PartitionId { topic, topic_id, index } = &one.partition;
             let mut call = redis::cmd("FCALL");
-            call.arg("weir_group_mirror_v1").arg(1).arg(stream).arg(one.group.as_str());
+            call.arg("weir_group_mirror_v1").arg(3);
+            call.arg(self.keyspace.stream(topic, *index));
+            call.arg(self.keyspace.state(topic, *index));
+            call.arg(self.keyspace.marks(topic, *index));
+            call.arg(topic_id.to_string()).arg(one.group.as_str());
             call.arg(one.offset.map_or_else(String::new, |offset| offset.to_string()));
             match self.client.query::<()>(&call).await {
                 Err(StoreError::Refused(reason)) => {

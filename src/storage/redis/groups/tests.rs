@@ -247,19 +247,38 @@ async fn native_groups(bare: &mut MultiplexedConnection, stream: &str) -> Vec<(S
         .collect()
 }
 
-/// A stream as an append leaves it: `entries` are IDs, the last one's right half the last offset.
-async fn stream_of(bare: &mut MultiplexedConnection, key: &str, ids: &[String], next_offset: i64) {
+/// A partition as appends leave it: `ids` are its entries', the last one's right half the last offset; `marks` are offsets with
+/// the left halves of their entries' IDs.
+async fn partition_of(
+    world: &mut World,
+    topic: &str,
+    ids: &[String],
+    next_offset: i64,
+    marks: &[(i64, i64)],
+) -> String {
+    let (keyspace, bare) = (world.redis.keyspace(), &mut world.bare);
+    let topic = TopicName::new(topic);
+    let key = keyspace.stream(&topic, 0);
     for chunk in ids.chunks(1_000) {
         let mut pipeline = redis::pipe();
         for id in chunk {
-            pipeline.cmd("XADD").arg(key).arg(id).arg("value").arg("x").ignore();
+            pipeline.cmd("XADD").arg(&key).arg(id).arg("value").arg("x").ignore();
         }
         let () = pipeline.query_async(bare).await.expect("added");
     }
     let last = ids.last().expect("some");
     let mut set = redis::cmd("XSETID");
-    set.arg(key).arg(last).arg("ENTRIESADDED").arg(next_offset).arg("MAXDELETEDID").arg("0-0");
+    set.arg(&key).arg(last).arg("ENTRIESADDED").arg(next_offset).arg("MAXDELETEDID").arg("0-0");
     set.exec_async(bare).await.expect("set");
+    let topic_id = TopicId(Uuid::from_u128(1));
+    let core = format!("1 {topic_id} 0 {last} {next_offset} 0 -1 -1 0 0 0 {} 0", ids.len());
+    redis::cmd("HSET").arg(keyspace.state(&topic, 0)).arg("core").arg(core).exec_async(bare).await.expect("set");
+    for (offset, ms) in marks {
+        let mark = format!("{offset} {ms}-{offset} 0");
+        let mut add = redis::cmd("ZADD");
+        add.arg(keyspace.marks(&topic, 0)).arg(offset).arg(mark).exec_async(bare).await.expect("added");
+    }
+    key
 }
 
 fn partition(topic: &str) -> PartitionId {
@@ -272,7 +291,7 @@ fn moved(topic: &str, offset: Option<i64>) -> [MirrorMove; 1] {
 
 #[tokio::test]
 async fn native_groups_show_offsets_and_lag_in_both_layouts() {
-    let World { store, redis, mut bare } = world().await;
+    let mut world = world().await;
     // Times that stand still, crawl and jump, so that neither interpolation nor halving has it easy.
     let time = |offset: i64| match offset {
         0..300 => 1,
@@ -281,37 +300,57 @@ async fn native_groups_show_offsets_and_lag_in_both_layouts() {
     };
     let records: Vec<String> = (0..2_000).map(|offset| format!("{}-{offset}", time(offset))).collect();
     let batches: Vec<String> = (1..=80).map(|batch| format!("{}-{}", time(batch * 25 - 1), batch * 25 - 1)).collect();
-    for (topic, ids, per_entry) in [("record", records, 1), ("batch", batches, 25)] {
-        let key = redis.keyspace().stream(&TopicName::new(topic), 0);
-        stream_of(&mut bare, &key, &ids, 2_000).await;
+    // A mark names the append's first offset, in a batch one below the entry's own.
+    let marks: Vec<(i64, i64)> = (0..2_000).step_by(350).map(|offset| (offset, time(offset / 25 * 25 + 24))).collect();
+    let exact: Vec<(i64, i64)> = (0..2_000).step_by(350).map(|offset| (offset, time(offset))).collect();
+    for (topic, ids, per_entry, marks) in [
+        ("record", &records, 1, &[][..]),
+        ("marked-record", &records, 1, &exact[..]),
+        ("batch", &batches, 25, &[][..]),
+        ("marked-batch", &batches, 25, &marks[..]),
+    ] {
+        let key = partition_of(&mut world, topic, ids, 2_000, marks).await;
         for committed in (0..=2_000).step_by(61).chain([1, 25, 26, 300, 1_199, 1_200, 1_201, 1_999, 2_000]) {
-            store.mirror(&moved(topic, Some(committed))).await.expect("mirrored");
+            world.store.mirror(&moved(topic, Some(committed))).await.expect("mirrored");
             let whole = committed / per_entry * per_entry;
             let delivered = match whole {
                 0 => "0-0".to_owned(),
                 whole => format!("{}-{}", time(whole - 1), whole - 1),
             };
             let expected = vec![("ünï:{g}".to_owned(), delivered, 2_000 - committed)];
-            assert_eq!(native_groups(&mut bare, &key).await, expected, "{topic} at {committed}");
+            assert_eq!(native_groups(&mut world.bare, &key).await, expected, "{topic} at {committed}");
         }
-        store.mirror(&moved(topic, None)).await.expect("taken away");
-        assert!(native_groups(&mut bare, &key).await.is_empty());
+        world.store.mirror(&moved(topic, None)).await.expect("taken away");
+        assert!(native_groups(&mut world.bare, &key).await.is_empty());
     }
 }
 
 #[tokio::test]
 async fn a_trimmed_stream_is_mirrored_too() {
-    let World { store, redis, mut bare } = world().await;
-    let key = redis.keyspace().stream(&TopicName::new("orders"), 0);
+    let mut world = world().await;
     let ids: Vec<String> = (0..100).map(|offset| format!("{}-{offset}", 10 + offset)).collect();
-    stream_of(&mut bare, &key, &ids, 100).await;
-    redis::cmd("XTRIM").arg(&key).arg("MAXLEN").arg(40).exec_async(&mut bare).await.expect("trimmed");
+    let key = partition_of(&mut world, "orders", &ids, 100, &[(80, 90)]).await;
+    redis::cmd("XTRIM").arg(&key).arg("MAXLEN").arg(40).exec_async(&mut world.bare).await.expect("trimmed");
     for (committed, id, lag) in
-        [(10, "0-0", 90), (60, "0-0", 40), (61, "70-60", 39), (100, "109-99", 0), (900, "109-99", 0)]
+        [(10, "0-0", 90), (60, "0-0", 40), (61, "70-60", 39), (81, "90-80", 19), (100, "109-99", 0), (900, "109-99", 0)]
     {
-        store.mirror(&moved("orders", Some(committed))).await.expect("mirrored");
+        world.store.mirror(&moved("orders", Some(committed))).await.expect("mirrored");
         let expected = vec![("ünï:{g}".to_owned(), id.to_owned(), lag)];
-        assert_eq!(native_groups(&mut bare, &key).await, expected, "{committed}");
+        assert_eq!(native_groups(&mut world.bare, &key).await, expected, "{committed}");
+    }
+}
+
+#[tokio::test]
+async fn another_topic_of_the_same_name_is_left_alone() {
+    let mut world = world().await;
+    let key = partition_of(&mut world, "orders", &["5-0".to_owned()], 1, &[]).await;
+    world.store.mirror(&moved("orders", Some(1))).await.expect("mirrored");
+    let before = native_groups(&mut world.bare, &key).await;
+    for offset in [Some(0), None] {
+        let [mut stale] = moved("orders", offset);
+        stale.partition.topic_id = TopicId(Uuid::from_u128(2));
+        world.store.mirror(&[stale]).await.expect("passed over");
+        assert_eq!(native_groups(&mut world.bare, &key).await, before);
     }
 }
 

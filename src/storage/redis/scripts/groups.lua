@@ -74,17 +74,28 @@ local function entry_from(stream, id)
   end
 end
 
+-- The ID in a mark of the log (scripts/log.lua): where an append begins, about every MB.
+local function marked(mark)
+  return string.match(mark, '^%d+ (%d+)%-')
+end
+
 -- The ID of the last entry whose right half (its last offset) is at most `offset`, or '0-0'. The left halves never decrease, so
--- this bisects over them, by interpolation and by halves in turn.
-local function find(stream, offset, last_ms, last_offset)
-  if offset >= last_offset then
-    return string.format('%.0f-%.0f', last_ms, last_offset)
-  end
-  local low_ms, low_offset = entry_from(stream, '-')
-  if offset < low_offset then
-    return '0-0'
+-- this bisects over them between two marks, by interpolation and by halves in turn.
+local function find(stream, marks, offset, last_ms, last_offset)
+  local limit = string.format('%.0f', offset)
+  local below = redis.call('ZRANGE', marks, limit, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
+  local above = redis.call('ZRANGE', marks, '(' .. limit, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  local from = below and marked(below) .. '-0' or '-'
+  local low_ms, low_offset = entry_from(stream, from)
+  if not low_ms or offset < low_offset then
+    -- The entry before the first that is above `offset`, if retention has left one.
+    local before = below and redis.call('XREVRANGE', stream, '(' .. from, '-', 'COUNT', 1)[1]
+    return before and before[1] or '0-0'
   end
   local high_ms, high_offset = last_ms, last_offset
+  if above then
+    high_ms = math.min(high_ms, tonumber(marked(above)))
+  end
   -- An entry at low_ms is at most `offset`; the first at high_ms + 1 is above it.
   for round = 1, 128 do
     if low_ms >= high_ms then
@@ -98,33 +109,39 @@ local function find(stream, offset, last_ms, last_offset)
       middle = low_ms + math.ceil((high_ms - low_ms) / 2)
     end
     local ms, first = entry_from(stream, string.format('%.0f-0', middle))
-    if first <= offset then
+    if first and first <= offset then
       low_ms, low_offset = ms, first
     else
-      high_ms, high_offset = middle - 1, first
+      high_ms, high_offset = middle - 1, first or high_offset
     end
   end
   local found = redis.call('XREVRANGE', stream, string.format('%.0f-%.0f', low_ms, offset), '-', 'COUNT', 1)[1]
   return found and found[1] or '0-0'
 end
 
--- KEYS: a stream. ARGS: group; committed offset ('' = take the group away). Shows the offset in a native consumer group.
--- Never creates the stream. Returns 1 if it did something.
+-- KEYS: a stream, its state, its marks (scripts/log.lua). ARGS: topic id; group; committed offset ('' = take the group away).
+-- Shows the offset in a native consumer group. Never creates the stream, and leaves another topic of the same name alone.
+-- Returns 1 if it did something.
 local function mirror(keys, args)
-  local stream, group = keys[1], args[1]
-  if redis.call('TYPE', stream).ok ~= 'stream' then
+  local stream, group = keys[1], args[2]
+  local core = redis.pcall('HGET', keys[2], 'core')
+  if type(core) ~= 'string' or redis.call('TYPE', stream).ok ~= 'stream' then
     return 0
   end
-  if args[2] == '' then
+  local topic, last_ms, last_offset, next_offset = string.match(core, '^1 (%S+) %d+ (%d+)%-(%d+) (%d+) ')
+  if topic ~= args[1] then
+    return 0
+  end
+  if args[3] == '' then
     return redis.call('XGROUP', 'DESTROY', stream, group)
   end
-  local committed = tonumber(args[2])
-  local id, read = '0-0', 0
-  local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-  if last then
-    local last_ms, last_offset = halves(last[1])
-    read = math.max(0, math.min(committed, last_offset + 1))
-    id = find(stream, committed - 1, last_ms, last_offset)
+  local committed, id = tonumber(args[3]), '0-0'
+  local read = math.max(0, math.min(committed, tonumber(next_offset)))
+  if committed >= tonumber(next_offset) then
+    -- Most groups are here, and no entry need be read.
+    id = last_ms .. '-' .. last_offset
+  elseif committed > 0 then
+    id = find(stream, keys[3], committed - 1, tonumber(last_ms), tonumber(last_offset))
   end
   local entries_read = string.format('%.0f', read)
   local moved = redis.pcall('XGROUP', 'SETID', stream, group, id, 'ENTRIESREAD', entries_read)
