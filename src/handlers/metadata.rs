@@ -70,9 +70,7 @@ fn refused(body: &MetadataRequest) -> MetadataResponse {
             .with_name(Some(one.name.clone().unwrap_or_default()))
             .with_topic_id(one.topic_id)
     };
-    MetadataResponse::default()
-        .with_cluster_id(None)
-        .with_topics(body.topics.iter().flatten().map(refuse).collect())
+    MetadataResponse::default().with_cluster_id(None).with_topics(body.topics.iter().flatten().map(refuse).collect())
 }
 
 async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<MetadataResponseTopic> {
