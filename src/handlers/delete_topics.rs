@@ -33,15 +33,22 @@ pub(super) async fn handle(catalog: &Catalog, request: &Request<DeleteTopicsRequ
         body.topic_names.iter().map(|name| DeleteTopicState::default().with_name(Some(name.clone()))).collect()
     };
     let enabled = catalog.snapshot().settings().delete_topic_enable;
+    let twice = by_name_and_by_id(catalog, &named);
     let mut responses = Vec::with_capacity(named.len());
     let mut answered = HashSet::new();
     for topic in &named {
         let key = (topic.name.clone(), topic.topic_id);
-        if !answered.insert(key) {
+        if !answered.insert(key) || (topic.name.is_none() && twice.contains(&topic.topic_id)) {
             continue;
         }
+        let supplied = id_of(catalog, topic).filter(|id| twice.contains(id));
         let outcome = if !enabled {
             Err(disabled(request.version))
+        } else if let Some(id) = supplied {
+            let message = "The provided topic name maps to an ID that was already supplied.";
+            let refused = Err((ResponseError::InvalidRequest, message.to_owned()));
+            responses.push(answer(&topic.clone().with_topic_id(id), refused, request.version));
+            continue;
         } else if named.iter().filter(|other| same(other, topic)).count() > 1 {
             let what = if topic.name.is_some() { "name" } else { "id" };
             Err((ResponseError::InvalidRequest, format!("Duplicate topic {what}.")))
@@ -51,6 +58,18 @@ pub(super) async fn handle(catalog: &Catalog, request: &Request<DeleteTopicsRequ
         responses.push(answer(topic, outcome, request.version));
     }
     DeleteTopicsResponse::default().with_responses(responses)
+}
+
+/// Ids of topics that one entry names and another gives the id of: neither entry is followed, and Kafka answers them as one.
+fn by_name_and_by_id(catalog: &Catalog, named: &[DeleteTopicState]) -> HashSet<Uuid> {
+    let ids: HashSet<Uuid> = named.iter().filter(|topic| topic.name.is_none()).map(|topic| topic.topic_id).collect();
+    named.iter().filter_map(|topic| id_of(catalog, topic)).filter(|id| ids.contains(id)).collect()
+}
+
+/// The id of a topic that is given by name alone.
+fn id_of(catalog: &Catalog, topic: &DeleteTopicState) -> Option<Uuid> {
+    let name = topic.name.as_ref().filter(|_| topic.topic_id.is_nil())?;
+    catalog.get(name.as_str()).map(|found| found.id.0)
 }
 
 /// Topics without name and id are not the same topic.
