@@ -153,6 +153,8 @@ struct Fetch<'a> {
     found: Vec<Result<FetchedPartition, FetchError>>,
     bytes: usize,
     held: Option<OwnedSemaphorePermit>,
+    /// There was no memory for more.
+    squeezed: bool,
 }
 
 impl Log {
@@ -164,7 +166,7 @@ impl Log {
             .iter()
             .map(|_| Ok(FetchedPartition { bounds: empty, batches: Vec::new(), divergence: None }))
             .collect();
-        let mut fetch = Fetch { log: self, wanted, limits, found, bytes: 0, held: None };
+        let mut fetch = Fetch { log: self, wanted, limits, found, bytes: 0, held: None, squeezed: false };
         let all: BTreeSet<usize> = (0..fetch.wanted.len()).collect();
         fetch.read(&all).await;
         if !limits.max_wait.is_zero() && !fetch.is_complete() {
@@ -185,7 +187,7 @@ impl Fetch<'_> {
             Ok(partition) => partition.divergence.is_some(),
             Err(_) => true,
         };
-        self.wanted.is_empty() || self.bytes >= self.limits.min_bytes || self.found.iter().any(reports)
+        self.wanted.is_empty() || self.squeezed || self.bytes >= self.limits.min_bytes || self.found.iter().any(reports)
     }
 
     async fn wait(&mut self, all: &BTreeSet<usize>, deadline: Instant) {
@@ -319,6 +321,11 @@ impl Fetch<'_> {
         let permit = loop {
             if let Some(permit) = try_take(memory, wanted) {
                 break Some(permit);
+            }
+            if wanted <= least && self.bytes > 0 {
+                // Who holds memory must not wait for more: all could wait for each other.
+                self.squeezed = true;
+                return self.bytes;
             }
             if wanted <= least {
                 break memory.clone().acquire_many_owned(u32::try_from(least).unwrap_or(u32::MAX)).await.ok();

@@ -228,12 +228,14 @@ impl Partition {
 
     /// Appends group after group until nothing waits.
     async fn append_all(self: Arc<Self>) {
+        let turn = Turn(&self);
         loop {
             let group = {
                 let mut inner = self.inner.lock();
                 let group = inner.queue.take_group(&self.shared.options.group);
                 if group.is_empty() {
                     inner.appending = false;
+                    std::mem::forget(turn);
                     return;
                 }
                 group
@@ -392,6 +394,21 @@ impl Partition {
     /// When a fetch that waits has to look again without being woken.
     pub(super) fn recheck_at(&self) -> Option<Instant> {
         self.inner.lock().appended_at.map(|appended_at| appended_at + RECHECK_AFTER)
+    }
+}
+
+/// The right to append to a partition. Where it ends otherwise than by an empty queue (a panic, the runtime's end), whoever
+/// waits is answered and the next append starts afresh.
+struct Turn<'a>(&'a Partition);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.lock();
+        inner.appending = false;
+        inner.doubts += 1;
+        for entry in inner.queue.drain() {
+            let _ = entry.reply.send(Err(AppendError::Abandoned));
+        }
     }
 }
 

@@ -331,6 +331,39 @@ async fn fetches_make_progress_when_memory_is_scarce_and_give_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fetch_that_has_something_does_not_wait_for_memory() {
+    let world = world_with(Options { fetch_bytes: 10_000, ..Options::default() }).await;
+    world.append(0, 1, 4_000).await.expect("stored");
+    let fetch = world.log.fetch(vec![world.wanted(0, 0)], limits(1_000_000, 60_000));
+    let rival = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let left = world.log.shared.fetch_memory.available_permits();
+        let all = u32::try_from(left).expect("a small budget");
+        let taken = world.log.shared.fetch_memory.clone().try_acquire_many_owned(all).expect("nobody else takes it");
+        world.append(0, 1, 4_000).await.expect("stored");
+        taken
+    };
+    let (fetched, _taken) = timeout(Duration::from_secs(1), async { tokio::join!(fetch, rival) }).await.expect("soon");
+    assert_eq!(base_offsets(&fetched), [[0]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_ends_by_a_panic_does_not_block_the_partition() {
+    let world = world().await;
+    let gate = world.store.hold_appends();
+    let first = world.send(0, batch(1, 10)).await;
+    while world.counts().appends == 0 {
+        tokio::task::yield_now().await;
+    }
+    let second = world.send(0, batch(1, 10)).await;
+    gate.close();
+    assert_eq!(first.outcome(soon()).await, Err(AppendError::Abandoned));
+    assert_eq!(second.outcome(soon()).await, Err(AppendError::Abandoned));
+    world.store.hold_appends().add_permits(10);
+    assert_eq!(world.append(0, 1, 10).await.map(|at| at.base_offset), Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_topic_answers_those_who_wait_for_it() {
     let world = world().await;
     let gate = world.store.hold_appends();
