@@ -44,17 +44,13 @@ impl ClassicGroup {
                 self.complete_join(now);
             }
         }
-        let silent: Vec<MemberId> = self
-            .members
-            .values_mut()
-            .filter(|member| member.deadline.is_some_and(due))
-            .map(|member| {
-                member.deadline = None;
-                member
-            })
-            .filter(|member| !member.shows_life_by_waiting())
-            .map(|member| member.stored.id.clone())
-            .collect();
+        let mut silent: Vec<MemberId> = Vec::new();
+        for member in self.members.values_mut().filter(|member| member.deadline.is_some_and(due)) {
+            member.deadline = None;
+            if !member.shows_life_by_waiting() {
+                silent.push(member.stored.id.clone());
+            }
+        }
         for id in silent {
             // An earlier one's removal may have ended the join phase and this one with it, or renewed its session.
             if self.members.get(&id).is_some_and(|member| member.deadline.is_none()) {
