@@ -43,3 +43,19 @@ impl LogConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::memory_store::config;
+
+    #[test]
+    fn nothing_is_ever_removed_where_the_policy_lacks_delete() {
+        let limited =
+            LogConfig { retention_ms: Some(1_000), retention_bytes: Some(1), retention_records: Some(1), ..config() };
+        let kept = LogConfig { delete: false, compact: true, ..limited.clone() };
+        assert_eq!(kept.retention(5_000), Retention::default());
+        let removed = Retention { before_timestamp: Some(4_000), max_bytes: Some(1), max_records: Some(1) };
+        assert_eq!(limited.retention(5_000), removed);
+    }
+}
