@@ -19,6 +19,7 @@ from .scenario import Abandoned, Scenario, Step
 HERE = pathlib.Path(__file__).resolve().parents[1]
 ABANDONED = "abandoned"
 LONGEST_RUN_SECONDS = 1800
+MOST_ASKED_AGAIN = 20
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,21 @@ def perform_all(tasks, sides, jobs, run_id):
     return transcripts
 
 
+def ask_kafka_again(tasks, transcripts, sides, jobs, run_id, meant):
+    """Kafka itself is not always steady: about once in ten thousand requests it answers a fetch OFFSET_OUT_OF_RANGE right after the append.
+    So what differs is asked of Kafka once more, and its second answers count where they are not its first. Weir is not asked again."""
+    unexpected, _, _ = judge(tasks, transcripts, sides[0], sides[1:], meant)
+    doubtful = list(dict.fromkeys(task for task, _, _, _ in unexpected))[:MOST_ASKED_AGAIN]
+    unsteady = []
+    kafkas = [side for side in sides if side.name.startswith("kafka")]
+    for task, answers in perform_all(doubtful, kafkas, jobs, f"{run_id}again-").items():
+        for name, transcript in answers.items():
+            if differing(transcripts[task][name].steps, transcript.steps):
+                transcripts[task][name] = transcript
+                unsteady.append(f"{task} [{name}]")
+    return unsteady
+
+
 def differing(reference, other):
     """The differences between two transcripts, as (step label, difference)."""
     found = []
@@ -230,6 +246,9 @@ def main():
             tasks, skipped = plan(options, sides)
             run_id = f"{secrets.token_hex(3)}-" if options.kafka or options.weir else ""
             transcripts = perform_all(tasks, sides, options.jobs, run_id)
+            unsteady = ask_kafka_again(tasks, transcripts, sides, options.jobs, run_id, meant)
+            for entry in meant:
+                entry.seen.clear()
     except (brokers.CannotStart, differences.Wrong) as problem:
         print(f"parity: {problem}", file=sys.stderr)
         return 2
@@ -238,10 +257,10 @@ def main():
         for task in tasks:
             for step in transcripts[task][reference.name].steps:
                 print(f"{task} / {step.label}: {step.outcome}")
-    return conclude(options, tasks, skipped, transcripts, reference, others, meant, began)
+    return conclude(options, tasks, skipped, unsteady, transcripts, reference, others, meant, began)
 
 
-def conclude(options, tasks, skipped, transcripts, reference, others, meant, began):
+def conclude(options, tasks, skipped, unsteady, transcripts, reference, others, meant, began):
     unexpected, met, stale = judge(tasks, transcripts, reference, others, meant)
     lines = list(describe(unexpected))
     for entry, where in stale:
@@ -257,6 +276,8 @@ def conclude(options, tasks, skipped, transcripts, reference, others, meant, beg
     }
     for task, outcome in broken.items():
         lines.append(f"\nthe script itself fails on Kafka: {task}: {outcome}")
+    if unsteady:
+        lines.append("\nKafka answered otherwise when asked again: " + ", ".join(unsteady))
     if skipped:
         by_api = Counter(t.case.api for t in skipped)
         lines.append("\nskipped, not served by every side: " + ", ".join(f"{api} ({n})" for api, n in sorted(by_api.items())))
