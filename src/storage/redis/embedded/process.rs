@@ -15,8 +15,10 @@ use tracing::{info, warn};
 use super::{EmbeddedError, Options, config, directory::Directory};
 
 /// Runs the server, and ends it when the pipe on standard input closes, which is when the broker is gone.
-/// Standard output is the lock: the server inherits it, the watcher gives it back.
+/// Standard output is the lock: the server inherits it, the watcher gives it back. The kernel hangs up a process group that loses
+/// its parent while one of it is stopped: that must not end the watcher before it has ended the server.
 const SCRIPT: &str = r#"
+trap '' HUP
 echo $$ > redis.group
 exec 3<&0
 "$@" 3<&- </dev/null &
