@@ -14,7 +14,7 @@ impl Config {
         for setting in SETTINGS {
             let given = &self.sources.own[setting.name];
             let value = if setting.list { listed(given) } else { quoted(&self.effective(setting.name, given)) };
-            line(&mut out, &setting.name, &value, &given.origin);
+            line(&mut out, setting.name, &value, &given.origin);
         }
         out.push_str("\n[broker]\n");
         for definition in configs::broker() {

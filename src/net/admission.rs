@@ -33,8 +33,8 @@ pub struct Congested(Duration);
 impl Admission {
     /// `total` bytes, of which a fifth is for frames of up to 1 MiB alone. A request waits at most `patience` for its bytes.
     pub fn new(total: usize, patience: Duration) -> Self {
-        let small = (total / 5).max(SMALL_FRAME).min(Semaphore::MAX_PERMITS);
-        let large = total.saturating_sub(small).max(SMALL_FRAME).min(Semaphore::MAX_PERMITS);
+        let small = (total / 5).clamp(SMALL_FRAME, Semaphore::MAX_PERMITS);
+        let large = total.saturating_sub(small).clamp(SMALL_FRAME, Semaphore::MAX_PERMITS);
         Self { small: Arc::new(Semaphore::new(small)), large: Arc::new(Semaphore::new(large)), patience }
     }
 

@@ -161,18 +161,16 @@ async fn a_lost_answer_is_resolved_and_the_append_stored_once() {
             log.load(&world.id).await.expect("Redis is up");
             // The answer times out while the server sleeps; the command waits in its socket and runs when it wakes.
             let (id, request) = (world.id.clone(), append(layout, vec![batch(count, "lost")]));
-            let appending = while_stopped(&world.redis, async {
-                let appending = tokio::spawn({
-                    let log = log.clone();
-                    async move { log.append(&id, request).await }
-                });
+            let mut appending = None;
+            while_stopped(&world.redis, async {
+                let log_of_task = log.clone();
+                appending = Some(tokio::spawn(async move { log_of_task.append(&id, request).await }));
                 while log.client.generation().is_some() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                appending
             })
             .await;
-            let outcome = appending.await.expect("it does not panic").expect("Redis is back");
+            let outcome = appending.expect("it was begun").await.expect("it does not panic").expect("Redis is back");
             assert_eq!(landed(&outcome), [base]);
             assert_eq!(world.load().await.next_offset, base + i64::try_from(count).expect("it is small"));
             assert_eq!(world.offsets().await.len(), count + 1);
