@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
+use config::{FileFormat, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -125,116 +126,149 @@ impl Sources {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::UnreadableFile { path: shown.clone(), reason: error.to_string() })?;
-        let table = DeTable::parse(&text).map_err(|error| ConfigError::InvalidFile {
+        let places = DeTable::parse(&text).map_err(|error| ConfigError::InvalidFile {
             path: shown.clone(),
             line: error.span().map_or(1, |span| line_of(&text, span.start)),
             message: error.message().to_owned(),
         })?;
-        let file = File { path: &shown, text: &text };
-        for (key, value) in table.get_ref() {
-            match (&**key.get_ref(), value.get_ref()) {
-                ("broker", DeValue::Table(broker)) => {
-                    for (name, given) in file.flatten(broker)? {
-                        if !broker::is_known(&name) {
-                            return Err(unknown(&name, given.origin, broker::names().map(str::to_owned)));
-                        }
-                        self.broker.insert(name, given);
+        let table = config::File::from_str(&text, FileFormat::Toml)
+            .collect()
+            .map_err(|error| ConfigError::InvalidFile { path: shown.clone(), line: 1, message: error.to_string() })?;
+        let mut file = File { path: &shown, lines: BTreeMap::new() };
+        file.note_lines(&text, "", places.get_ref());
+        let (mut own, mut broker_settings) = (Vec::new(), Vec::new());
+        for (key, value) in table {
+            match (key.as_str(), value.kind) {
+                ("broker", ValueKind::Table(settings)) => {
+                    file.flatten("broker.", "", settings, &mut broker_settings)?;
+                }
+                ("topics", ValueKind::Array(tables)) => {
+                    for (index, entry) in tables.into_iter().enumerate() {
+                        self.topics.push(file.topics(index, entry)?);
                     }
                 }
-                ("topics", DeValue::Array(tables)) => {
-                    for entry in tables {
-                        let topics = file.topics(entry.get_ref(), entry.span().start)?;
-                        self.topics.push(topics);
-                    }
-                }
-                (name, value) => {
-                    let mut found = Vec::new();
-                    file.walk(name, value, key.span().start, &mut found)?;
-                    for (name, given) in found {
-                        if setting_named(&name).is_none() {
-                            let names = SETTINGS.iter().map(|s| s.name.to_owned());
-                            return Err(unknown(&name, given.origin, names));
-                        }
-                        self.own.insert(name, given);
-                    }
-                }
+                (_, kind) => file.walk("", &key, kind, &mut own)?,
             }
+        }
+        for (name, given) in in_order(broker_settings) {
+            if !broker::is_known(&name) {
+                return Err(unknown(&name, given.origin, broker::names().map(str::to_owned)));
+            }
+            self.broker.insert(name, given);
+        }
+        for (name, given) in in_order(own) {
+            if setting_named(&name).is_none() {
+                return Err(unknown(&name, given.origin, SETTINGS.iter().map(|s| s.name.to_owned())));
+            }
+            self.own.insert(name, given);
         }
         Ok(())
     }
 }
 
+/// As they stand in the file, so that the first fault is told first.
+fn in_order(mut found: Vec<(String, Given)>) -> Vec<(String, Given)> {
+    found.sort_by_key(|(_, given)| match given.origin {
+        Origin::File { line, .. } => line,
+        Origin::BuiltIn | Origin::Environment(_) | Origin::Flag(_) => 0,
+    });
+    found
+}
+
+/// A file's values come from the `config` crate, which knows the file they came from; the lines are noted here.
 struct File<'a> {
     path: &'a str,
-    text: &'a str,
+    /// By the name's whole path: `broker.num.partitions`, `topics[0].pattern`.
+    lines: BTreeMap<String, usize>,
 }
 
 impl File<'_> {
-    fn origin(&self, at: usize) -> Origin {
-        Origin::File { path: self.path.to_owned(), line: line_of(self.text, at) }
+    fn note_lines(&mut self, text: &str, prefix: &str, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let path = format!("{prefix}{}", key.get_ref());
+            match value.get_ref() {
+                DeValue::Table(inner) => self.note_lines(text, &format!("{path}."), inner),
+                DeValue::Array(items) => {
+                    for (index, item) in items.iter().enumerate() {
+                        self.lines.insert(format!("{path}[{index}]"), line_of(text, item.span().start));
+                        if let DeValue::Table(inner) = item.get_ref() {
+                            self.note_lines(text, &format!("{path}[{index}]."), inner);
+                        }
+                    }
+                }
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_) => {}
+            }
+            self.lines.insert(path, line_of(text, key.span().start));
+        }
     }
 
-    fn flatten(&self, table: &DeTable<'_>) -> Result<Vec<(String, Given)>, ConfigError> {
-        let mut found = Vec::new();
-        for (key, value) in table {
-            self.walk(key.get_ref(), value.get_ref(), key.span().start, &mut found)?;
-        }
-        Ok(found)
+    fn origin(&self, path: &str) -> Origin {
+        Origin::File { path: self.path.to_owned(), line: self.lines.get(path).copied().unwrap_or(1) }
+    }
+
+    /// `within` is where the table stands in the file, `prefix` what its names begin with.
+    fn flatten(
+        &self,
+        within: &str,
+        prefix: &str,
+        table: Map<String, Value>,
+        found: &mut Vec<(String, Given)>,
+    ) -> Result<(), ConfigError> {
+        table.into_iter().try_for_each(|(key, value)| self.walk(within, &format!("{prefix}{key}"), value.kind, found))
     }
 
     /// Tables are names with dots, however they are written: `[redis]` with `url`, `redis.url` or `"redis.url"`.
     fn walk(
         &self,
+        within: &str,
         name: &str,
-        value: &DeValue<'_>,
-        at: usize,
+        value: ValueKind,
         found: &mut Vec<(String, Given)>,
     ) -> Result<(), ConfigError> {
+        let origin = self.origin(&format!("{within}{name}"));
         let values = match value {
-            DeValue::Table(table) => {
-                for (key, value) in table {
-                    self.walk(&format!("{name}.{}", key.get_ref()), value.get_ref(), key.span().start, found)?;
-                }
-                return Ok(());
+            ValueKind::Table(table) => return self.flatten(within, &format!("{name}."), table, found),
+            ValueKind::Array(items) => {
+                items.into_iter().map(|item| scalar(name, item.kind, &origin)).collect::<Result<_, _>>()?
             }
-            DeValue::Array(items) => {
-                items.iter().map(|item| self.scalar(name, item.get_ref(), at)).collect::<Result<_, _>>()?
-            }
-            value => vec![self.scalar(name, value, at)?],
+            value => vec![scalar(name, value, &origin)?],
         };
-        found.push((name.to_owned(), Given { values, origin: self.origin(at) }));
+        found.push((name.to_owned(), Given { values, origin }));
         Ok(())
     }
 
-    fn scalar(&self, name: &str, value: &DeValue<'_>, at: usize) -> Result<String, ConfigError> {
-        match value {
-            DeValue::String(text) => Ok(text.clone().into_owned()),
-            DeValue::Boolean(value) => Ok(value.to_string()),
-            DeValue::Float(value) => Ok(value.as_str().to_owned()),
-            DeValue::Integer(value) if value.radix() == 10 => Ok(value.as_str().to_owned()),
-            DeValue::Integer(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                Err(ConfigError::Invalid {
-                    name: name.to_owned(),
-                    value: value.type_str().to_owned(),
-                    origin: self.origin(at),
-                    expected: "text, a decimal number, true or false, or a list of them".to_owned(),
-                })
-            }
-        }
-    }
-
-    fn topics(&self, entry: &DeValue<'_>, at: usize) -> Result<TopicTable, ConfigError> {
-        let origin = self.origin(at);
+    fn topics(&self, index: usize, entry: Value) -> Result<TopicTable, ConfigError> {
+        let within = format!("topics[{index}]");
+        let origin = self.origin(&within);
         let missing = || ConfigError::Invalid {
             name: "[[topics]]".to_owned(),
             value: "a table without it".to_owned(),
             origin: origin.clone(),
             expected: "a pattern, as in pattern = \"logs-*\"".to_owned(),
         };
-        let DeValue::Table(table) = entry else { return Err(missing()) };
-        let mut configs: BTreeMap<String, Given> = self.flatten(table)?.into_iter().collect();
+        let ValueKind::Table(table) = entry.kind else { return Err(missing()) };
+        let mut found = Vec::new();
+        self.flatten(&format!("{within}."), "", table, &mut found)?;
+        let mut configs: BTreeMap<String, Given> = found.into_iter().collect();
         let pattern = configs.remove("pattern").filter(|given| !given.text().is_empty()).ok_or_else(missing)?;
         Ok(TopicTable { pattern, configs })
+    }
+}
+
+fn scalar(name: &str, value: ValueKind, origin: &Origin) -> Result<String, ConfigError> {
+    match value {
+        ValueKind::Nil | ValueKind::Array(_) | ValueKind::Table(_) => Err(ConfigError::Invalid {
+            name: name.to_owned(),
+            value: "a list or table".to_owned(),
+            origin: origin.clone(),
+            expected: "text, a number, true or false, or a list of them".to_owned(),
+        }),
+        ValueKind::String(text) => Ok(text),
+        scalar => Ok(scalar.to_string()),
     }
 }
 
