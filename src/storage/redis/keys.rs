@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use crate::model::{GroupId, NodeId, PartitionId, TopicName};
+use crate::model::{GroupId, NodeId, TopicName};
 
 /// The prefix of every key. Holds no braces, so that hash tags stay what this module writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +44,6 @@ impl Keyspace {
     /// Sparse marks of the log's bytes, in the stream's slot.
     pub fn marks(&self, topic: &TopicName, partition: i32) -> String {
         format!("{{{}}}:marks", self.stream(topic, partition))
-    }
-
-    /// Where a deleted partition's key waits to be freed, in the stream's slot. `part` is `stream`, `state` or `marks`.
-    pub fn tombstone(&self, partition: &PartitionId, part: &str) -> String {
-        let stream = self.stream(&partition.topic, partition.index);
-        format!("{{{stream}}}:deleted:{}:{part}", partition.topic_id)
     }
 
     /// The topic and partition of a stream's key, or `None` for any other key.
