@@ -7,7 +7,7 @@ use super::Options;
 /// Everything that differs from Redis' own defaults.
 pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path, log: &Path) -> String {
     let maxmemory = options.maxmemory_bytes.to_string();
-    let settings: [(&str, &str); 25] = [
+    let settings: [(&str, &str); 26] = [
         // Reached through the socket only, by this user only.
         ("port", "0"),
         ("unixsocketperm", "700"),
@@ -19,6 +19,8 @@ pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path, log: &Path
         ("appendfsync", "no"),
         ("aof-load-truncated", "yes"),
         ("save", ""),
+        // Rewriting a small file costs more than the space it gives back.
+        ("auto-aof-rewrite-min-size", "512mb"),
         ("auto-aof-rewrite-percentage", "300"),
         // Compressing batches that are compressed already only costs CPU.
         ("rdbcompression", "no"),
