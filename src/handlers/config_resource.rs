@@ -1,5 +1,7 @@
 //! Whose configs a request is about, and how they are changed: what AlterConfigs and IncrementalAlterConfigs share.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 
 use super::errors;
@@ -205,4 +207,10 @@ impl Target {
 
 fn missing_topic(name: &str) -> Refused {
     (ResponseError::UnknownTopicOrPartition, format!("The topic '{name}' does not exist."))
+}
+
+/// The resources, by type and name, that a request names more than once; Kafka refuses all of these.
+pub(super) fn named_twice<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> HashSet<(i8, &'a str)> {
+    let mut seen = HashSet::new();
+    resources.filter(|resource| !seen.insert(*resource)).collect()
 }

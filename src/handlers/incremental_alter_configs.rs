@@ -17,7 +17,7 @@ use kafka_protocol::{
 
 use super::{
     Request,
-    config_resource::{Refused, Target},
+    config_resource::{Refused, Target, named_twice},
 };
 use crate::{
     model::NodeId,
@@ -33,12 +33,11 @@ pub(super) async fn handle(
     request: &Request<IncrementalAlterConfigsRequest>,
 ) -> IncrementalAlterConfigsResponse {
     let resources = &request.body.resources;
+    let repeated =
+        named_twice(resources.iter().map(|resource| (resource.resource_type, resource.resource_name.as_str())));
     let mut responses = Vec::with_capacity(resources.len());
     for resource in resources {
-        let same = |other: &&AlterConfigsResource| {
-            other.resource_type == resource.resource_type && other.resource_name == resource.resource_name
-        };
-        let outcome = if resources.iter().filter(same).count() > 1 {
+        let outcome = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {
             Err((ResponseError::InvalidRequest, "Each resource must appear at most once.".to_owned()))
         } else {
             alter(catalog, node, resource, request.body.validate_only).await
