@@ -117,7 +117,9 @@ pub fn append(error: &AppendError) -> ResponseError {
             AppendRefusal::NotJson { .. } => ResponseError::InvalidRecord,
             AppendRefusal::TooLarge => ResponseError::MessageTooLarge,
         },
-        AppendError::NotSentInTime => ResponseError::KafkaStorageError,
+        AppendError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+        AppendError::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
+        AppendError::NotSentInTime | AppendError::CannotPromise(_) => ResponseError::KafkaStorageError,
         AppendError::NotAnsweredInTime | AppendError::Abandoned => ResponseError::RequestTimedOut,
     }
 }

@@ -108,7 +108,10 @@ async fn find(
             let is_empty = bounds.log_start_offset == bounds.high_watermark;
             Ok(found.or_else(|| at(bounds.log_start_offset, first_epoch).filter(|_| !is_empty)))
         }
-        timestamp => services.log.find_timestamp(&partition, timestamp).await.map_err(failed),
+        timestamp => {
+            let found = services.log.find_timestamp(&partition, timestamp).await.map_err(failed)?;
+            Ok(found.filter(|found| found.offset < bounds.high_watermark))
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::{Outcome, Request, Services, errors, partitions::timeout};
 use crate::{
-    log::{self, AppendError, AppendedAt, Pending, config::LogConfig, store::Layout},
+    log::{self, Answer, AppendError, AppendedAt, Pending, config::LogConfig, store::Layout},
     model::TopicId,
     net::{Close, Frame},
     protocol::records::{
@@ -222,6 +222,7 @@ impl Accepting<'_> {
         }
         let partition = log.partition(&topic.name, topic.id, index);
         let config = topic.log_config.clone();
+        let answer = if self.acks == -1 { Answer::WhenPromised } else { Answer::WhenStored };
         let limits = Limits::new(self.services, &config);
         let uncompressed = batch.header().codec() == Ok(Codec::None);
         let heavy = batch.header().size() > if uncompressed { LARGE } else { LARGE_COMPRESSED };
@@ -237,11 +238,14 @@ impl Accepting<'_> {
                 return Err(rejected(&invalid, topic, index, log_start_offset));
             }
         };
+        if answer == Answer::WhenPromised {
+            log.check_promise(&config).map_err(|error| refused(&error, self.version))?;
+        }
         let held = log
             .admit_append(batch.header().size(), self.deadline)
             .await
             .map_err(|error| Rejection::from(append_error(&error, self.version)))?;
-        Ok(partition.append(batch, config, held))
+        Ok(partition.append(batch, config, answer, held))
     }
 }
 
@@ -368,6 +372,7 @@ fn refused(error: &AppendError, version: i16) -> Rejection {
             },
             ..rejection
         },
+        AppendError::CannotPromise(reason) => Rejection { message: Some(reason.clone()), ..rejection },
         _ => rejection,
     }
 }

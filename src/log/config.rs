@@ -1,6 +1,7 @@
 //! A topic's settings as far as its log needs them, made from the topic's configs by `topics`.
 
 use crate::{
+    log::durability::Promise,
     log::store::{Layout, Retention},
     protocol::records::{Codec, TimestampType},
 };
@@ -28,6 +29,8 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// `weir.retention.records`; `None` is no limit.
     pub retention_records: Option<u64>,
+    /// What `acks=all` waits for: `weir.durability`, the server's floor and `min.insync.replicas` together.
+    pub promise: Promise,
 }
 
 impl LogConfig {

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Log, deadline_in,
-    partition::{Bounds, Partition},
+    partition::{Bounds, LogView, Partition},
     store::{LogState, Read, StoreError, StoredBatch},
     waiters::Waiter,
 };
@@ -124,7 +124,7 @@ enum Standing {
     Readable(Bounds),
 }
 
-fn judge(state: &LogState, wanted: &Wanted, position: i64) -> Standing {
+fn judge(state: &LogView<'_>, wanted: &Wanted, position: i64) -> Standing {
     let bounds = Bounds::of(state);
     if let Err(error) = check_leader_epoch(state.leader_epoch, wanted.current_leader_epoch) {
         return Standing::Failed(error);
@@ -138,7 +138,8 @@ fn judge(state: &LogState, wanted: &Wanted, position: i64) -> Standing {
             Some(_) => {}
         }
     }
-    if (bounds.log_start_offset..=bounds.high_watermark).contains(&position) {
+    // Behind the high watermark there may be records that are not safe yet: a place to wait at, not an error.
+    if (bounds.log_start_offset..=state.next_offset).contains(&position) {
         Standing::Readable(bounds)
     } else {
         Standing::Failed(FetchError::OffsetOutOfRange(wanted.offset))
@@ -270,7 +271,7 @@ impl Fetch<'_> {
             }
             // As many at a time as fit the limits for sure.
             let mut reads = Vec::new();
-            while let Some(&&(place, position, _)) = rest.peek() {
+            while let Some(&&(place, position, bounds)) = rest.peek() {
                 let Some(wanted) = self.wanted.get(place) else { break };
                 let taken = self.taken(place);
                 let max_bytes = wanted.max_bytes.saturating_sub(taken).min(left);
@@ -282,7 +283,7 @@ impl Fetch<'_> {
                     continue;
                 }
                 left -= max_bytes;
-                let read = Read { offset: position, max_bytes, codec: wanted.codec };
+                let read = Read { offset: position, max_bytes, end_offset: bounds.high_watermark, codec: wanted.codec };
                 let partition = wanted.partition.clone();
                 reads.push(async move { (place, max_bytes, partition.read(read).await) });
             }
@@ -375,9 +376,6 @@ fn take_batches(
                 }
                 taken += size;
                 *bytes += size;
-                // The storage may be ahead of what is known of the partition.
-                let end = batch.last_offset.saturating_add(1);
-                partition.bounds.high_watermark = partition.bounds.high_watermark.max(end);
                 partition.batches.push(batch);
             }
         }

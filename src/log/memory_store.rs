@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     config::LogConfig,
+    durability::Promise,
     store::{
         Append, AppendOutcome, Appended, Layout, LogState, LogStore, ProducerState, Read, Retention, StoreError,
         StoredBatch, TimestampedOffset,
@@ -242,5 +243,6 @@ pub(super) fn config() -> LogConfig {
         retention_ms: None,
         retention_bytes: None,
         retention_records: None,
+        promise: Promise::MEMORY,
     }
 }

@@ -1,6 +1,7 @@
 //! A partition as Kafka sees it: append, fetch plan, retention, waiters, tail cache; and the port to its storage.
 
 pub mod config;
+pub mod durability;
 mod fetch;
 #[cfg(test)]
 mod memory_store;
@@ -27,10 +28,12 @@ use tokio::{
 };
 
 pub use fetch::{Divergence, FetchError, FetchLimits, Fetched, FetchedPartition, Wanted, check_leader_epoch};
-pub use partition::{Bounds, Partition, Pending};
+pub use partition::{Answer, Bounds, LogView, Partition, Pending};
 pub use queue::GroupLimits;
 
 use self::{
+    config::LogConfig,
+    durability::{Dial, Unkept},
     session::Sessions,
     store::{AppendRefusal, Capacity, LogState, LogStore, ProducerState, Retention, StoreError, TimestampedOffset},
     tail::TailCache,
@@ -56,6 +59,7 @@ pub struct Options {
     /// `producer.id.expiration.ms`; the cell changes with the setting.
     pub producer_id_expiration_ms: Arc<AtomicI64>,
     pub sessions: session::Options,
+    pub dial: Dial,
     pub metrics: LogMetrics,
 }
 
@@ -68,6 +72,7 @@ impl Default for Options {
             group: GroupLimits::default(),
             producer_id_expiration_ms: Arc::new(AtomicI64::new(24 * 60 * 60 * 1000)),
             sessions: session::Options::default(),
+            dial: Dial::default(),
             metrics: LogMetrics::default(),
         }
     }
@@ -100,6 +105,15 @@ pub enum AppendError {
     Store(#[from] StoreError),
     #[error("{refusal}")]
     Refused { refusal: AppendRefusal, log_start_offset: i64 },
+    /// Fewer replicas are connected than the topic promises; nothing was sent.
+    #[error("too few replicas are connected")]
+    NotEnoughReplicas,
+    /// The batch is stored, but on too few replicas; it may be lost.
+    #[error("too few replicas have the batch")]
+    NotEnoughReplicasAfterAppend,
+    /// The storage can't keep what the topic promises; nothing was sent.
+    #[error("{0}")]
+    CannotPromise(String),
     /// The batch was taken back before it went to the storage.
     #[error("the storage did not take the batch in time")]
     NotSentInTime,
@@ -237,6 +251,18 @@ impl Log {
                 .map_err(|_| AppendError::NotSentInTime)?
                 .map_err(|_| AppendError::Abandoned),
         }
+    }
+
+    /// Whether a batch may be taken whose producer waits for what its topic promises.
+    ///
+    /// # Errors
+    /// [`AppendError::NotEnoughReplicas`] or [`AppendError::CannotPromise`].
+    pub fn check_promise(&self, config: &LogConfig) -> Result<(), AppendError> {
+        self.shared.options.dial.durability.check(config.promise).map_err(|unkept| match unkept {
+            Unkept::TooFewReplicas { .. } => AppendError::NotEnoughReplicas,
+            Unkept::Impossible(text) | Unkept::NotYet(text) => AppendError::CannotPromise(text),
+            Unkept::OtherLife => AppendError::CannotPromise(unkept.to_string()),
+        })
     }
 
     /// The first record at or after the log start whose timestamp is at least `timestamp`.

@@ -1,6 +1,7 @@
 //! One partition: what is known of it, its appends one at a time, and who waits for it.
 
 use std::{
+    ops::Deref,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use tracing::{debug, warn};
 use super::{
     AppendError, AppendedAt, Shared,
     config::LogConfig,
+    durability::{Acks, Durability, Life, Promise, Reply, Unkept},
     queue::{Entry, Queue},
     store::{Append, AppendOutcome, LogState, Read, StoreError, StoredBatch},
     tail::Key,
@@ -51,7 +53,39 @@ struct Inner {
     deleted: bool,
     queue: Queue,
     appending: bool,
+    /// What consumers may see ends here: no further than what is promised of it holds. None before that was looked at.
+    high_watermark: Option<i64>,
+    /// The storage's life in which the end of the log was learnt; none where nothing is promised beyond its answer.
+    life: Option<Life>,
+    acks: Acks,
+    /// A task raises the high watermark.
+    following: bool,
     waiters: Waiters,
+}
+
+/// When a batch is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The storage has it.
+    WhenStored,
+    /// What its topic promises holds.
+    WhenPromised,
+}
+
+/// A partition's log as its readers may see it.
+#[derive(Clone, Copy, Debug)]
+pub struct LogView<'a> {
+    state: &'a LogState,
+    /// At most the next offset.
+    pub high_watermark: i64,
+}
+
+impl Deref for LogView<'_> {
+    type Target = LogState;
+
+    fn deref(&self) -> &LogState {
+        self.state
+    }
 }
 
 /// A partition's bounds at one moment.
@@ -98,34 +132,38 @@ impl Partition {
 
     /// The state as far as it is known without asking the storage.
     pub fn known_bounds(&self) -> Option<Bounds> {
-        self.inner.lock().state.as_ref().map(Bounds::of)
+        self.inner.lock().view().map(|view| Bounds::of(&view))
     }
 
     /// The partition's bounds, read from the storage where they are not known or in doubt.
-    pub async fn bounds(&self) -> Result<Bounds, StoreError> {
+    pub async fn bounds(self: &Arc<Self>) -> Result<Bounds, StoreError> {
         self.with_state(Bounds::of).await
     }
 
     /// Looks at the whole state, read from the storage where it is not known or in doubt.
-    pub async fn with_state<T>(&self, look: impl FnOnce(&LogState) -> T) -> Result<T, StoreError> {
+    pub async fn with_state<T>(self: &Arc<Self>, look: impl FnOnce(&LogView<'_>) -> T) -> Result<T, StoreError> {
         {
             let inner = self.inner.lock();
             if inner.deleted {
                 return Err(StoreError::NoSuchPartition);
             }
-            if let (Some(state), false) = (&inner.state, inner.is_doubtful(Instant::now())) {
-                return Ok(look(state));
+            if let (Some(view), false) = (inner.view(), inner.is_doubtful(Instant::now())) {
+                return Ok(look(&view));
             }
         }
         self.load().await?;
+        if self.inner.lock().high_watermark.is_none() {
+            self.find_high_watermark().await?;
+        }
         let inner = self.inner.lock();
-        match &inner.state {
-            Some(state) if !inner.deleted => Ok(look(state)),
-            _ => Err(StoreError::NoSuchPartition),
+        match inner.view() {
+            _ if inner.deleted => Err(StoreError::NoSuchPartition),
+            Some(view) => Ok(look(&view)),
+            None => Err(StoreError::NotReady(Unkept::OtherLife.to_string())),
         }
     }
 
-    async fn load(&self) -> Result<(), StoreError> {
+    async fn load(self: &Arc<Self>) -> Result<(), StoreError> {
         let _loading = self.loading.lock().await;
         let (doubts, appends) = {
             let inner = self.inner.lock();
@@ -135,6 +173,8 @@ impl Partition {
             (inner.doubts, inner.appends)
         };
         let started = Instant::now();
+        let promise = self.promised();
+        let life = self.waited_for(promise);
         let loaded = self.shared.store.load(&self.id).await?;
         let mut inner = self.inner.lock();
         let raced = inner.appends != appends;
@@ -144,9 +184,126 @@ impl Partition {
             inner.appended_at = None;
         }
         let changed = self.install(&mut inner, loaded, raced);
+        self.learn_end(&mut inner, promise, life);
         if changed {
             inner.waiters.wake();
         }
+        Ok(())
+    }
+
+    fn promised(&self) -> Promise {
+        (self.shared.options.dial.promised)(&self.id)
+    }
+
+    fn durability(&self) -> &dyn Durability {
+        &*self.shared.options.dial.durability
+    }
+
+    /// The life that the storage's next answer comes from, where its answer is not all that is promised.
+    fn waited_for(&self, promise: Promise) -> Option<Life> {
+        (!self.durability().holds_at_once(promise)).then(|| self.durability().life())
+    }
+
+    /// The end of the log was learnt from the storage in `life`: consumers see it at once, or as soon as the promise holds.
+    fn learn_end(self: &Arc<Self>, inner: &mut Inner, promise: Promise, life: Option<Life>) {
+        let Some(state) = &inner.state else { return };
+        let end = state.next_offset;
+        inner.life = life;
+        if inner.life.is_none() && self.durability().holds_at_once(promise) {
+            inner.raise(end);
+            if !inner.acks.is_empty() {
+                // They were promised more than the storage's answer, which may have been another storage's.
+                inner.acks.release(end, &self.durability().life());
+                inner.acks.fail(&AppendError::Store(StoreError::OutcomeUnknown(Unkept::OtherLife.to_string())));
+            }
+        } else {
+            // What was promised under another setting, or of a storage that is only now known, is waited for all the same.
+            inner.life.get_or_insert_with(|| self.durability().life());
+            self.follow(inner);
+        }
+    }
+
+    /// Sees to it that the high watermark reaches the end of the log.
+    fn follow(self: &Arc<Self>, inner: &mut Inner) {
+        if !inner.following && inner.is_behind() && !self.shared.tasks.stopping().is_cancelled() {
+            inner.following = true;
+            let partition = self.clone();
+            self.shared.tasks.spawn("durability", async move { partition.raise_until_level().await });
+        }
+    }
+
+    /// Waits for the promise again and again until it holds up to the end of the log.
+    async fn raise_until_level(self: Arc<Self>) {
+        /// What is answered at once, as a refused connection is, is not asked again at once.
+        const PAUSE: Duration = Duration::from_millis(100);
+        let stopping = self.shared.tasks.stopping().clone();
+        let following = Following(&self);
+        loop {
+            let (end, life) = {
+                let mut inner = self.inner.lock();
+                inner.acks.forget_abandoned();
+                match (&inner.state, &inner.life) {
+                    (Some(state), Some(life)) if inner.is_behind() => (state.next_offset, life.clone()),
+                    _ => {
+                        inner.following = false;
+                        std::mem::forget(following);
+                        return;
+                    }
+                }
+            };
+            let barrier = self.durability().barrier(self.promised(), &life);
+            let Some(held) = stopping.run_until_cancelled(barrier).await else { return };
+            match held {
+                Ok(()) => self.take_barrier(end, &life),
+                Err(unkept) => {
+                    debug!(partition = %self.id, %unkept, "what is promised does not hold yet");
+                    self.take_failed_barrier(&unkept);
+                    tokio::select! {
+                        () = stopping.cancelled() => return,
+                        () = tokio::time::sleep(PAUSE) => {}
+                    }
+                    if unkept == Unkept::OtherLife {
+                        // Fails where the storage does; then it is tried again.
+                        let _ = self.load().await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_barrier(&self, end: i64, life: &Life) {
+        let mut inner = self.inner.lock();
+        if inner.life.as_ref() == Some(life) {
+            inner.raise(end);
+            inner.acks.release(end, life);
+            inner.waiters.wake();
+        }
+    }
+
+    fn take_failed_barrier(&self, unkept: &Unkept) {
+        let mut inner = self.inner.lock();
+        match unkept {
+            Unkept::TooFewReplicas { .. } => inner.acks.fail(&AppendError::NotEnoughReplicasAfterAppend),
+            Unkept::OtherLife => {
+                let lost = StoreError::OutcomeUnknown(unkept.to_string());
+                inner.acks.fail(&AppendError::Store(lost));
+                inner.doubts += 1;
+            }
+            // It may still hold in time; who can't wait gives up by themselves.
+            Unkept::Impossible(_) | Unkept::NotYet(_) => {}
+        }
+    }
+
+    /// Where nothing is known of what consumers have seen, they see nothing before the promise holds for all that is there.
+    async fn find_high_watermark(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (end, life) = {
+            let inner = self.inner.lock();
+            let Some(state) = &inner.state else { return Err(StoreError::NoSuchPartition) };
+            (state.next_offset, inner.life.clone().unwrap_or_else(|| self.durability().life()))
+        };
+        let held = self.durability().barrier(self.promised(), &life).await;
+        held.map_err(|unkept| StoreError::NotReady(unkept.to_string()))?;
+        self.take_barrier(end, &life);
         Ok(())
     }
 
@@ -170,6 +327,7 @@ impl Partition {
             self.shared.tail.remove(self.key());
         }
         let changed = *known != loaded;
+        inner.high_watermark = inner.high_watermark.map(|seen| seen.min(loaded.next_offset));
         *known = loaded;
         self.shared.tail.trim(self.key(), known.log_start_offset);
         changed
@@ -198,6 +356,7 @@ impl Partition {
             inner.queue.drain().collect()
         };
         self.shared.tail.remove(self.key());
+        self.inner.lock().acks.fail(&AppendError::Store(StoreError::NoSuchPartition));
         for entry in waiting {
             let _ = entry.reply.send(Err(AppendError::Store(StoreError::NoSuchPartition)));
         }
@@ -208,11 +367,12 @@ impl Partition {
         self: &Arc<Self>,
         batch: ValidatedBatch,
         config: Arc<LogConfig>,
+        answer: Answer,
         held: OwnedSemaphorePermit,
     ) -> Pending {
         let (sender, reply) = oneshot::channel();
         let mut inner = self.inner.lock();
-        let ticket = inner.queue.push(batch, config, held, sender);
+        let ticket = inner.queue.push(batch, config, held, sender, answer);
         if inner.deleted {
             if let Some(entry) = inner.queue.withdraw(ticket) {
                 let _ = entry.reply.send(Err(AppendError::Store(StoreError::NoSuchPartition)));
@@ -244,29 +404,48 @@ impl Partition {
         }
     }
 
-    async fn append_group(&self, group: Vec<Entry>) {
+    async fn append_group(self: &Arc<Self>, group: Vec<Entry>) {
         let Some(config) = group.first().map(|entry| entry.config.clone()) else { return };
         let (batches, replies): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|entry| (entry.batch, (entry.reply, entry.held))).unzip();
+            group.into_iter().map(|entry| (entry.batch, (entry.reply, entry.answer, entry.held))).unzip();
         let timestamps: Vec<i64> = batches.iter().map(ValidatedBatch::max_timestamp).collect();
+        // Asked for before the append: what another storage answers instead must not count as safe.
+        let life = self.waited_for(config.promise);
         match self.store_group(&config, batches).await {
             Ok(outcome) => {
-                let answers = self.take_outcome(outcome, &timestamps);
-                for ((reply, _held), answer) in replies.into_iter().zip(answers) {
-                    let _ = reply.send(answer);
+                let end = outcome.next_offset;
+                let answers = self.take_outcome(outcome, &timestamps, config.promise, life);
+                for ((reply, when, _held), answer) in replies.into_iter().zip(answers) {
+                    match answer {
+                        Ok(at) if when == Answer::WhenPromised => self.answer_when_promised(end, at, reply),
+                        answer => drop(reply.send(answer)),
+                    }
                 }
             }
             Err(error) => {
                 debug!(partition = %self.id, %error, batches = replies.len(), "an append failed");
                 self.doubt_everything();
-                for (reply, _held) in replies {
+                for (reply, _, _held) in replies {
                     let _ = reply.send(Err(AppendError::Store(error.clone())));
                 }
             }
         }
     }
 
-    async fn store_group(&self, config: &LogConfig, batches: Vec<ValidatedBatch>) -> Result<AppendOutcome, StoreError> {
+    /// Answers when the high watermark has reached `end`.
+    fn answer_when_promised(&self, end: i64, at: AppendedAt, reply: Reply) {
+        let mut inner = self.inner.lock();
+        match inner.life.clone() {
+            Some(life) if inner.is_behind() => inner.acks.push(end, life, at, reply),
+            _ => drop(reply.send(Ok(at))),
+        }
+    }
+
+    async fn store_group(
+        self: &Arc<Self>,
+        config: &LogConfig,
+        batches: Vec<ValidatedBatch>,
+    ) -> Result<AppendOutcome, StoreError> {
         let now_ms = self.shared.clock.now_ms();
         let leader_epoch = self.leader_epoch().await?;
         let append = Append {
@@ -290,19 +469,29 @@ impl Partition {
     }
 
     /// The epoch is all that must be known for an append; the storage judges the rest.
-    async fn leader_epoch(&self) -> Result<i32, StoreError> {
+    async fn leader_epoch(self: &Arc<Self>) -> Result<i32, StoreError> {
         let known = {
             let inner = self.inner.lock();
             inner.state.as_ref().filter(|_| !inner.leadership_doubted).map(|state| state.leader_epoch)
         };
         match known {
             Some(epoch) => Ok(epoch),
-            None => self.with_state(|state| state.leader_epoch).await,
+            None => {
+                self.load().await?;
+                let inner = self.inner.lock();
+                inner.state.as_ref().map(|state| state.leader_epoch).ok_or(StoreError::NoSuchPartition)
+            }
         }
     }
 
     /// `timestamps` has the largest of each batch.
-    fn take_outcome(&self, outcome: AppendOutcome, timestamps: &[i64]) -> Vec<Result<AppendedAt, AppendError>> {
+    fn take_outcome(
+        self: &Arc<Self>,
+        outcome: AppendOutcome,
+        timestamps: &[i64],
+        promise: Promise,
+        life: Option<Life>,
+    ) -> Vec<Result<AppendedAt, AppendError>> {
         let log_start_offset = outcome.log_start_offset;
         let mut stored: Vec<StoredBatch> = Vec::new();
         let answers = outcome
@@ -334,12 +523,16 @@ impl Partition {
             state.max_timestamp = outcome.max_timestamp;
             state.size_bytes = outcome.size_bytes;
         }
-        if !stored.is_empty() {
+        let has_news = !stored.is_empty();
+        if has_news {
             let metrics = &self.shared.options.metrics;
             metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
             metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.bytes.len() as u64).sum());
             inner.appended_at = Some(Instant::now());
             self.shared.tail.append(self.key(), stored);
+        }
+        self.learn_end(&mut inner, promise, life);
+        if has_news && !inner.is_behind() {
             inner.waiters.wake();
         }
         answers
@@ -357,7 +550,7 @@ impl Partition {
     }
 
     pub(super) fn read_cached(&self, read: &Read) -> Option<Vec<StoredBatch>> {
-        self.shared.tail.read(self.key(), read.offset, read.max_bytes)
+        self.shared.tail.read(self.key(), read.offset, read.max_bytes, read.end_offset)
     }
 
     pub(super) fn cached_bytes(&self, offset: i64, enough: usize) -> Option<usize> {
@@ -376,9 +569,12 @@ impl Partition {
         self.shared.tail.trim(self.key(), log_start_offset);
     }
 
-    pub(super) fn take_state(&self, state: LogState) {
+    pub(super) fn take_state(self: &Arc<Self>, state: LogState) {
+        let promise = self.promised();
         let mut inner = self.inner.lock();
         if self.install(&mut inner, state, true) {
+            let life = self.waited_for(promise);
+            self.learn_end(&mut inner, promise, life);
             inner.waiters.wake();
         }
     }
@@ -412,17 +608,45 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// The task that raises the high watermark; where it ends otherwise than level, the next change starts another.
+struct Following<'a>(&'a Partition);
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        self.0.inner.lock().following = false;
+    }
+}
+
 impl Inner {
+    fn view(&self) -> Option<LogView<'_>> {
+        let state = self.state.as_ref()?;
+        // What was removed, or lost, is not there to be seen.
+        let high_watermark = self.high_watermark?.min(state.next_offset).max(state.log_start_offset);
+        Some(LogView { state, high_watermark })
+    }
+
+    /// Whether consumers do not see all that is there yet.
+    fn is_behind(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| self.high_watermark.is_none_or(|end| end < state.next_offset))
+    }
+
+    /// What is promised holds for all below `end`.
+    fn raise(&mut self, end: i64) {
+        let Some(state) = &self.state else { return };
+        let reached = self.high_watermark.map_or(end, |known| known.max(end)).min(state.next_offset);
+        self.high_watermark = Some(reached);
+    }
+
     fn is_doubtful(&self, now: Instant) -> bool {
         self.settled != self.doubts || self.appended_at.is_some_and(|appended_at| now >= appended_at + RECHECK_AFTER)
     }
 }
 
 impl Bounds {
-    pub fn of(state: &LogState) -> Self {
+    pub fn of(state: &LogView<'_>) -> Self {
         Self {
             log_start_offset: state.log_start_offset,
-            high_watermark: state.next_offset,
+            high_watermark: state.high_watermark,
             leader_epoch: state.leader_epoch,
             size_bytes: state.size_bytes,
         }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{AppendError, AppendedAt, config::LogConfig, store::Layout};
+use super::{Answer, AppendError, AppendedAt, config::LogConfig, store::Layout};
 use crate::protocol::records::ValidatedBatch;
 
 /// Bounds of what goes to the storage in one step; the first batch goes whatever its size.
@@ -31,6 +31,7 @@ pub(super) struct Entry {
     pub(super) batch: ValidatedBatch,
     pub(super) config: Arc<LogConfig>,
     pub(super) reply: oneshot::Sender<Result<AppendedAt, AppendError>>,
+    pub(super) answer: Answer,
     /// The memory of the batch, given back once it is stored.
     pub(super) held: OwnedSemaphorePermit,
 }
@@ -49,10 +50,11 @@ impl Queue {
         config: Arc<LogConfig>,
         held: OwnedSemaphorePermit,
         reply: oneshot::Sender<Result<AppendedAt, AppendError>>,
+        answer: Answer,
     ) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.entries.push_back(Entry { ticket, batch, config, reply, held });
+        self.entries.push_back(Entry { ticket, batch, config, reply, answer, held });
         ticket
     }
 

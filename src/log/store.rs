@@ -172,6 +172,8 @@ pub struct Read {
     pub offset: i64,
     /// Stop before the batch that would pass this many bytes; the first batch is always returned.
     pub max_bytes: usize,
+    /// Nothing from this offset on is returned (exclusive).
+    pub end_offset: i64,
     /// How `record` entries are encoded.
     pub codec: Codec,
 }

@@ -65,8 +65,9 @@ impl TailCache {
         runs.compact();
     }
 
-    /// Batches from the one that holds `offset`, up to `max_bytes` but at least one; none when `offset` isn't cached.
-    pub(super) fn read(&self, key: Key, offset: i64, max_bytes: usize) -> Option<Vec<StoredBatch>> {
+    /// Batches from the one that holds `offset`, up to `max_bytes` but at least one, and none that reaches `end_offset`
+    /// (exclusive); none when `offset` isn't cached.
+    pub(super) fn read(&self, key: Key, offset: i64, max_bytes: usize, end_offset: i64) -> Option<Vec<StoredBatch>> {
         let runs = self.runs.lock();
         let batches = &runs.by_partition.get(&key)?.batches;
         let first = batches.partition_point(|batch| batch.last_offset < offset);
@@ -77,7 +78,7 @@ impl TailCache {
         let mut found = Vec::new();
         for batch in batches.range(first..) {
             bytes += batch.bytes.len();
-            if bytes > max_bytes && !found.is_empty() {
+            if batch.last_offset >= end_offset || (bytes > max_bytes && !found.is_empty()) {
                 break;
             }
             found.push(batch.clone());
@@ -217,12 +218,13 @@ mod tests {
     fn reading_starts_with_the_batch_that_holds_the_offset_and_stops_at_the_limit() {
         let cache = TailCache::new(10_000);
         cache.append((TOPIC, 0), [batch(10, 14, 100), batch(15, 15, 100), batch(16, 19, 100)]);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 12, 1_000)), Some(vec![10, 15, 16]));
-        assert_eq!(offsets(cache.read((TOPIC, 0), 12, 200)), Some(vec![10, 15]));
-        assert_eq!(offsets(cache.read((TOPIC, 0), 15, 1)), Some(vec![15]));
-        assert_eq!(offsets(cache.read((TOPIC, 0), 9, 1_000)), None);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 20, 1_000)), None);
-        assert_eq!(offsets(cache.read((TOPIC, 1), 12, 1_000)), None);
+        assert_eq!(offsets(cache.read((TOPIC, 0), 12, 1_000, i64::MAX)), Some(vec![10, 15, 16]));
+        assert_eq!(offsets(cache.read((TOPIC, 0), 12, 200, i64::MAX)), Some(vec![10, 15]));
+        assert_eq!(offsets(cache.read((TOPIC, 0), 15, 1, i64::MAX)), Some(vec![15]));
+        assert_eq!(offsets(cache.read((TOPIC, 0), 9, 1_000, i64::MAX)), None);
+        assert_eq!(offsets(cache.read((TOPIC, 0), 20, 1_000, i64::MAX)), None);
+        assert_eq!(offsets(cache.read((TOPIC, 1), 12, 1_000, i64::MAX)), None);
+        assert_eq!(offsets(cache.read((TOPIC, 0), 10, 1_000, 16)), Some(vec![10, 15]));
         assert_eq!(cache.available((TOPIC, 0), 15, usize::MAX), Some(200));
     }
 
@@ -231,8 +233,8 @@ mod tests {
         let cache = TailCache::new(10_000);
         cache.append((TOPIC, 0), [batch(0, 4, 100)]);
         cache.append((TOPIC, 0), [batch(7, 8, 100)]);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 0, 1_000)), None);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 7, 1_000)), Some(vec![7]));
+        assert_eq!(offsets(cache.read((TOPIC, 0), 0, 1_000, i64::MAX)), None);
+        assert_eq!(offsets(cache.read((TOPIC, 0), 7, 1_000, i64::MAX)), Some(vec![7]));
         assert_eq!(cache.bytes(), 100 + OVERHEAD);
     }
 
@@ -243,9 +245,9 @@ mod tests {
         cache.append((TOPIC, 1), [batch(0, 0, 100)]);
         cache.append((TOPIC, 0), [batch(1, 1, 100)]);
         cache.append((TOPIC, 1), [batch(1, 1, 100)]);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 0, 1_000)), None);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 1, 1_000)), Some(vec![1]));
-        assert_eq!(offsets(cache.read((TOPIC, 1), 0, 1_000)), Some(vec![0, 1]));
+        assert_eq!(offsets(cache.read((TOPIC, 0), 0, 1_000, i64::MAX)), None);
+        assert_eq!(offsets(cache.read((TOPIC, 0), 1, 1_000, i64::MAX)), Some(vec![1]));
+        assert_eq!(offsets(cache.read((TOPIC, 1), 0, 1_000, i64::MAX)), Some(vec![0, 1]));
     }
 
     #[test]
@@ -256,7 +258,7 @@ mod tests {
         }
         cache.trim((TOPIC, 0), 99);
         assert_eq!(cache.bytes(), 10 + OVERHEAD);
-        assert_eq!(offsets(cache.read((TOPIC, 0), 99, 1_000)), Some(vec![99]));
+        assert_eq!(offsets(cache.read((TOPIC, 0), 99, 1_000, i64::MAX)), Some(vec![99]));
         cache.remove((TOPIC, 0));
         assert_eq!(cache.bytes(), 0);
     }

@@ -11,6 +11,8 @@ use super::{
 };
 use crate::protocol::records::{Codec, ValidatedBatch};
 
+mod durability;
+
 struct World {
     store: Arc<MemoryStore>,
     log: Log,
@@ -39,7 +41,7 @@ impl World {
 
     async fn send(&self, index: i32, batch: ValidatedBatch) -> Pending {
         let held = self.log.admit_append(batch.header().size(), soon()).await.expect("there is memory");
-        self.partition(index).append(batch, Arc::new(config()), held)
+        self.partition(index).append(batch, Arc::new(config()), Answer::WhenPromised, held)
     }
 
     async fn append(&self, index: i32, records: i64, value_size: usize) -> Result<AppendedAt, AppendError> {

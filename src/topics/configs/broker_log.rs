@@ -2,7 +2,7 @@
 
 use super::topic::{NO_COMPACTION, NO_FLUSH, NO_REPLICAS, NO_SEGMENTS, NO_TIERS};
 use super::{
-    Check::{Any, AtLeast, Between, Level, ListOf, OneOf, Ratio},
+    Check::{Any, AtLeast, Between, Durability, Level, ListOf, OneOf, Ratio},
     Definition,
     Kind::{Boolean, Double, Int, List, Long, String},
 };
@@ -180,8 +180,7 @@ pub(super) const BROKER_LOG: &[Definition] = &[
         .no_effect(NO_SEGMENTS),
     Definition::new("message.max.bytes", Int, "1048588", AtLeast(0), "The default of max.message.bytes.").dynamic(),
     Definition::new("min.insync.replicas", Int, "1", AtLeast(1), "The default of the topic config of the same name.")
-        .dynamic()
-        .no_effect(NO_REPLICAS),
+        .dynamic(),
     Definition::new(
         "unclean.leader.election.enable",
         Boolean,
@@ -191,6 +190,22 @@ pub(super) const BROKER_LOG: &[Definition] = &[
     )
     .dynamic()
     .no_effect(NO_REPLICAS),
+    Definition::new(
+        "weir.durability",
+        String,
+        "memory",
+        Durability,
+        "The default of the topic config of the same name. Not given: written where Redis keeps that without being waited for, as \
+         the embedded one does.",
+    )
+    .dynamic(),
+    Definition::new(
+        "weir.durability.floor",
+        String,
+        "memory",
+        Durability,
+        "What acks=all promises for every topic, besides the topic's own level.",
+    ),
     Definition::new(
         "weir.layout",
         String,

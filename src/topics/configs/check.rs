@@ -1,6 +1,7 @@
 //! A value's text against its definition, with Kafka's messages.
 
 use super::{Check, Definition, Kind};
+use crate::log::durability::Level;
 
 /// A value that its config does not take. The text is Kafka's.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -84,6 +85,10 @@ impl Definition {
                     self.name
                 ),
             ),
+            Check::Durability => match trimmed.parse::<Level>() {
+                Ok(_) => Ok(()),
+                Err(error) => fault(trimmed, format!("It {error}")),
+            },
             Check::OffsetReset if matches!(trimmed, "earliest" | "latest") || is_duration_reset(trimmed) => Ok(()),
             Check::OffsetReset => fault(
                 trimmed,

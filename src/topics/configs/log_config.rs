@@ -1,9 +1,10 @@
 //! A topic's configs as its log needs them.
 
-use super::{Layers, Source, Values, list_items, topic_definition};
+use super::{Layers, Source, Values, broker_definition, list_items, topic_definition};
 use crate::{
     log::{
         config::LogConfig,
+        durability::{Level, MOST_REPLICAS, Promise},
         store::{Layout, ValueFormat},
     },
     protocol::records::{Codec, TimestampType},
@@ -75,7 +76,23 @@ pub fn log_config(values: &Values, pattern: &Values, broker: &Layers) -> LogConf
         retention_ms: limit(resolved.number("retention.ms")),
         retention_bytes: limit(resolved.number("retention.bytes")).and_then(|bytes| u64::try_from(bytes).ok()),
         retention_records: limit(resolved.number("weir.retention.records")).and_then(|count| u64::try_from(count).ok()),
+        promise: resolved.promise(),
     }
+}
+
+/// What `acks=all` waits for with these configs.
+pub fn promise(values: &Values, pattern: &Values, broker: &Layers) -> Promise {
+    Effective { values, pattern, broker }.promise()
+}
+
+/// What `acks=all` waits for on every topic.
+pub fn floor(broker: &Layers) -> Promise {
+    let definition = broker_definition("weir.durability.floor").expect("it is in the table");
+    level(&broker.resolve(definition).value.unwrap_or_default())
+}
+
+fn level(text: &str) -> Promise {
+    Promise::from(text.parse().unwrap_or(Level::Memory))
 }
 
 fn limit(value: i64) -> Option<i64> {
@@ -100,6 +117,16 @@ impl Effective<'_> {
             .unwrap_or_default()
     }
 
+    fn promise(&self) -> Promise {
+        let mut promise = level(&self.text("weir.durability"));
+        if promise.replicas > 0 {
+            // Kafka counts the leader, Redis does not.
+            let others = self.number("min.insync.replicas").saturating_sub(1);
+            promise.replicas = promise.replicas.max(u16::try_from(others).unwrap_or(MOST_REPLICAS).min(MOST_REPLICAS));
+        }
+        promise.and(floor(self.broker))
+    }
+
     fn number(&self, name: &str) -> i64 {
         self.text(name).parse().unwrap_or(-1)
     }
@@ -116,6 +143,7 @@ impl Effective<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::durability::Disk;
 
     fn values(pairs: &[(&str, &str)]) -> Values {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -143,6 +171,24 @@ mod tests {
         assert_eq!((config.max_message_bytes, config.retention_ms), (1_048_588, Some(604_800_000)));
         assert_eq!((config.retention_bytes, config.retention_records), (None, None));
         assert_eq!((config.delete, config.compact, config.compression), (true, false, None));
+    }
+
+    #[test]
+    fn a_promise_is_the_level_the_floor_and_the_replicas_in_sync() {
+        let asked = |own: &[(&str, &str)], broker: &[(&str, &str)]| {
+            let layers = Layers { fixed: values(broker), ..Layers::default() };
+            let promise = promise(&values(own), &Values::new(), &layers);
+            (promise.disk, promise.replicas)
+        };
+        assert_eq!(asked(&[], &[]), (Disk::Memory, 0));
+        assert_eq!(asked(&[], &[("weir.durability", "written")]), (Disk::Written, 0));
+        assert_eq!(asked(&[("weir.durability", "memory")], &[("weir.durability", "written")]), (Disk::Memory, 0));
+        assert_eq!(asked(&[("weir.durability", "memory")], &[("weir.durability.floor", "fsync")]), (Disk::Fsync, 0));
+        let replicated = ("weir.durability", "replicas:1");
+        assert_eq!(asked(&[replicated], &[("weir.durability.floor", "written")]), (Disk::Written, 1));
+        assert_eq!(asked(&[replicated, ("min.insync.replicas", "3")], &[]), (Disk::Memory, 2));
+        assert_eq!(asked(&[replicated, ("min.insync.replicas", "1")], &[]), (Disk::Memory, 1));
+        assert_eq!(asked(&[("weir.durability", "fsync"), ("min.insync.replicas", "3")], &[]), (Disk::Fsync, 0));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use check::{InvalidValue, list_items};
 pub use client_metrics::{CLIENT_METRICS, InvalidClientMetrics, validate_client_metrics};
 pub use group::{GROUP, validate_group};
 pub use layers::{Layers, Resolved, Source, SynonymValue, Values};
-pub use log_config::{InvalidTopicConfig, log_config, validate_topic};
+pub use log_config::{InvalidTopicConfig, floor, log_config, promise, validate_topic};
 pub use topic::TOPIC;
 
 /// The type of a config's value, as DescribeConfigs names it.
@@ -76,6 +76,8 @@ pub enum Check {
     ListOf(&'static [&'static str]),
     /// `*`, or a list of `partition:broker`.
     ThrottledReplicas,
+    /// A level of `weir.durability`.
+    Durability,
     /// `earliest`, `latest` or `by_duration:<ISO 8601 duration>` (KIP-932).
     OffsetReset,
 }

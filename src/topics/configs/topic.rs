@@ -1,7 +1,7 @@
 //! Every topic config of Kafka 4.3, and Weir's own.
 
 use super::{
-    Check::{Any, AtLeast, Level, ListOf, OneOf, Ratio, ThrottledReplicas},
+    Check::{Any, AtLeast, Durability, Level, ListOf, OneOf, Ratio, ThrottledReplicas},
     Definition,
     Kind::{Boolean, Double, Int, List, Long, String},
     Unit::{Hours, Minutes, Same},
@@ -87,8 +87,8 @@ pub const TOPIC: &[Definition] = &[
         "The shortest time that a record stays uncompacted.")
         .given_by(&[("log.cleaner.min.compaction.lag.ms", Same)]).no_effect(NO_COMPACTION),
     define("min.insync.replicas", Int, "1", AtLeast(1),
-        "How many replicas must be in sync for acks=all.")
-        .given_by(&[("min.insync.replicas", Same)]).no_effect(NO_REPLICAS),
+        "How many copies acks=all waits for where weir.durability is replicas:N: N and Redis itself, or this many if it is more. On other levels it does nothing.")
+        .given_by(&[("min.insync.replicas", Same)]),
     define("preallocate", Boolean, "false", Any,
         "Whether a new segment's file is allocated at full size.")
         .given_by(&[("log.preallocate", Same)]).no_effect(NO_SEGMENTS),
@@ -119,6 +119,9 @@ pub const TOPIC: &[Definition] = &[
     define("unclean.leader.election.enable", Boolean, "false", Any,
         "Whether a replica that is not in sync may lead.")
         .given_by(&[("unclean.leader.election.enable", Same)]).no_effect(NO_REPLICAS),
+    define("weir.durability", String, "memory", Durability,
+        "What acks=all promises: Redis has the records (memory), they survive the death of any process (written), of the machine (fsync), or N replicas of Redis have them (replicas:N). docs/reliability.md says how.")
+        .given_by(&[("weir.durability", Same)]),
     define("weir.layout", String, "record", OneOf(&["record", "batch"]),
         "What a stream entry holds: one readable record, or one record batch as the client sent it.")
         .given_by(&[("weir.layout", Same)]),

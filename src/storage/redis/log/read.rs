@@ -233,6 +233,10 @@ impl Assembler {
     fn take(&mut self, entry: Entry) -> Taken {
         let id = entry.id;
         let Some(last_offset) = id.offset() else { return Taken::Foreign };
+        if last_offset >= self.read.end_offset {
+            self.is_full = true;
+            return Taken::NoMore;
+        }
         match entry.into_batch() {
             Ok(batch) => self.take_batch(id, last_offset, batch),
             Err(entry) if last_offset < self.next_offset => match decode(&entry) {

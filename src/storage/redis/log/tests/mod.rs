@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(super) async fn read(&self, offset: i64, max_bytes: usize) -> Vec<StoredBatch> {
-        let read = Read { offset, max_bytes, codec: Codec::None };
+        let read = Read { offset, max_bytes, end_offset: i64::MAX, codec: Codec::None };
         self.log.read(&self.id, read).await.expect("Redis is up")
     }
 
