@@ -1,0 +1,144 @@
+//! Topics: made, looked up, removed.
+
+use std::{net::SocketAddr, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use kafka_protocol::{
+    messages::{
+        CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, TopicName,
+        create_topics_request::{CreatableTopic, CreatableTopicConfig},
+        delete_topics_request::DeleteTopicState,
+        metadata_request::MetadataRequestTopic,
+    },
+    protocol::StrBytes,
+};
+use uuid::Uuid;
+
+use super::{
+    Outcome,
+    connection::{Connection, PATIENCE, check},
+};
+
+/// Topics of one request, and the least that brokers take at once.
+const AT_ONCE: usize = 500;
+const TIMEOUT_MS: i32 = 60_000;
+
+#[derive(Args)]
+pub(super) struct Create {
+    #[command(flatten)]
+    names: Names,
+    #[arg(long, default_value_t = 1)]
+    partitions: i32,
+    /// As NAME=VALUE; may be repeated.
+    #[arg(long = "config")]
+    configs: Vec<String>,
+}
+
+#[derive(Args)]
+pub(super) struct Delete {
+    #[command(flatten)]
+    names: Names,
+}
+
+#[derive(Args)]
+struct Names {
+    #[arg(long)]
+    bootstrap: SocketAddr,
+    #[arg(long)]
+    topic: String,
+    /// Many topics, each with its number behind the name.
+    #[arg(long)]
+    count: Option<usize>,
+}
+
+impl Names {
+    fn all(&self) -> Vec<TopicName> {
+        match self.count {
+            None => vec![name(&self.topic)],
+            Some(count) => (0..count).map(|number| name(&format!("{}-{number}", self.topic))).collect(),
+        }
+    }
+}
+
+fn name(text: &str) -> TopicName {
+    TopicName(StrBytes::from_string(text.to_owned()))
+}
+
+/// A topic as a client knows it.
+pub(super) struct Topic {
+    pub(super) name: TopicName,
+    pub(super) id: Uuid,
+    pub(super) partitions: i32,
+}
+
+impl Topic {
+    pub(super) async fn find(connection: &mut Connection, topic: &str) -> Result<Self> {
+        let wanted = MetadataRequestTopic::default().with_name(Some(name(topic)));
+        let request = MetadataRequest::default().with_topics(Some(vec![wanted]));
+        let answer = connection.call(12, &request).await?;
+        let found = answer.topics.into_iter().next().context("an answer without the topic")?;
+        check(topic, found.error_code)?;
+        ensure!(
+            found.partitions.iter().all(|partition| partition.leader_id.0 >= 0),
+            "{topic}: partitions without leader"
+        );
+        Ok(Topic { name: name(topic), id: found.topic_id, partitions: i32::try_from(found.partitions.len())? })
+    }
+}
+
+pub(super) async fn create(options: Create) -> Result<Outcome> {
+    let configs: Vec<CreatableTopicConfig> = options
+        .configs
+        .iter()
+        .map(|config| {
+            let (name, value) = config.split_once('=').with_context(|| format!("{config} is not NAME=VALUE"))?;
+            let (name, value) = (StrBytes::from_string(name.to_owned()), StrBytes::from_string(value.to_owned()));
+            Ok(CreatableTopicConfig::default().with_name(name).with_value(Some(value)))
+        })
+        .collect::<Result<_>>()?;
+    let mut connection = Connection::open(options.names.bootstrap).await?;
+    let started = Instant::now();
+    let names = options.names.all();
+    for some in names.chunks(AT_ONCE) {
+        let topics = some.iter().map(|name| {
+            CreatableTopic::default()
+                .with_name(name.clone())
+                .with_num_partitions(options.partitions)
+                .with_replication_factor(1)
+                .with_configs(configs.clone())
+        });
+        let request = CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(TIMEOUT_MS);
+        for created in connection.call(7, &request).await?.topics {
+            check(&created.name.0, created.error_code)?;
+        }
+    }
+    wait_until_known(&mut connection, names.last().context("no topic")?).await?;
+    Ok(Outcome::new("create").with_rate("topics", u64::try_from(names.len())?, started.elapsed()))
+}
+
+/// Kafka answers before the topic's leaders serve.
+async fn wait_until_known(connection: &mut Connection, topic: &TopicName) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = Topic::find(connection, &topic.0).await {
+        if Instant::now() > deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(options: Delete) -> Result<Outcome> {
+    let mut connection = Connection::open(options.names.bootstrap).await?;
+    let started = Instant::now();
+    let names = options.names.all();
+    for some in names.chunks(AT_ONCE) {
+        let topics = some.iter().map(|name| DeleteTopicState::default().with_name(Some(name.clone())));
+        let request = DeleteTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(TIMEOUT_MS);
+        for deleted in connection.call(6, &request).await?.responses {
+            check(deleted.name.as_ref().map_or("a topic", |name| &name.0), deleted.error_code)?;
+        }
+    }
+    Ok(Outcome::new("delete").with_rate("topics", u64::try_from(names.len())?, started.elapsed()))
+}
