@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use self::domain::Domain;
 use crate::{
     clock::Clock,
+    cluster::{Cluster, Endpoint},
     config::{Config, Listener, RedisServer, masked},
     handlers::{self, Identity, RequestLimits, Services},
     log::store::StoreError,
@@ -63,6 +64,9 @@ pub enum BrokerError {
 
 /// How long what was read may take to be answered when the broker stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a broker that leaves goes on telling clients where to go: they ask again after 100 ms, and once more if need be.
+const HANDING_OVER: Duration = Duration::from_millis(500);
 
 /// How long a request waits for the memory that others hold before its connection is closed.
 const CONGESTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -164,14 +168,17 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
     foundations.spawn("redis connection", client.clone().supervise(foundations.stopping().clone()));
     let tasks = Tasks::new();
     let replaced = CancellationToken::new();
-    let mut served = start(config, redis, &client, &metrics, &tasks, &foundations, &replaced).await;
-    if served.is_ok() {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = replaced.cancelled() => served = Err(BrokerError::Replaced(config.node)),
+    let served = match start(config, redis, &client, &metrics, &tasks, &foundations, &replaced).await {
+        Ok(registered) => {
+            let served = tokio::select! {
+                () = stop.cancelled() => Ok(registered.hand_over().await),
+                () = replaced.cancelled() => Err(BrokerError::Replaced(config.node)),
+            };
+            info!("Weir drains");
+            served
         }
-        info!("Weir drains");
-    }
+        Err(error) => Err(error),
+    };
     let unfinished = tasks.stop(DRAIN_PATIENCE).await;
     if unfinished > 0 {
         warn!(unfinished, "some tasks did not end in time");
@@ -188,7 +195,7 @@ async fn start(
     tasks: &Tasks,
     foundations: &Tasks,
     replaced: &CancellationToken,
-) -> Result<(), BrokerError> {
+) -> Result<Registered, BrokerError> {
     server::claim_layout(client).await?;
     let domain = Domain::start(config, client, metrics, tasks).await?;
     let settings = domain.topics.settings().load_full();
@@ -212,17 +219,22 @@ async fn start(
         Clock::system(),
         registry::Identity {
             node: config.node,
+            incarnation: domain.cluster.incarnation().to_owned(),
             rack: settings.broker_rack.clone(),
-            endpoints: listeners.iter().map(|listener| (listener.name.clone(), told_address(listener))).collect(),
+            endpoints: listeners.iter().map(endpoint).collect(),
+            session_timeout: Duration::from_millis(settings.broker_session_timeout_ms),
+            heartbeat_interval: Duration::from_millis(settings.broker_heartbeat_interval_ms),
         },
     )
     .await?;
-    let (stopping, replaced) = (foundations.stopping().clone(), replaced.clone());
+    let registered = Registered { cluster: domain.cluster.clone(), leaving: foundations.stopping().child_token() };
+    let (cluster, leaving, replaced) = (domain.cluster.clone(), registered.leaving.clone(), replaced.clone());
     foundations.spawn("registration", async move {
-        if !registration.keep(stopping).await {
+        if !cluster.keep_registered(&registration, &leaving).await {
             replaced.cancel();
         }
     });
+    domain.cluster.refreshed().await;
     let probe = Arc::new(probe::State {
         client: client.clone(),
         tasks: tasks.clone(),
@@ -232,17 +244,13 @@ async fn start(
         groups: domain.groups.clone(),
     });
     let services = Arc::new(Services {
-        identity: Identity {
-            node: config.node,
-            cluster_id,
-            rack: settings.broker_rack.clone(),
-            listeners: listeners.clone(),
-        },
+        identity: Identity { node: config.node, cluster_id, listeners: listeners.clone() },
         limits: RequestLimits {
             max_bytes: settings.socket_request_max_bytes,
             max_structured_bytes: settings.weir_structured_request_max_bytes,
         },
         metrics: metrics.clone(),
+        cluster: domain.cluster,
         topics: domain.topics,
         log: domain.log,
         groups: domain.groups,
@@ -295,7 +303,29 @@ async fn start(
     );
     let _ = io::stdout().flush();
     info!(listeners = told.join(", "), data = redis.place, "Weir is ready");
-    Ok(())
+    Ok(registered)
+}
+
+/// A broker that the others know.
+struct Registered {
+    cluster: Arc<Cluster>,
+    leaving: CancellationToken,
+}
+
+impl Registered {
+    /// Hands over to the others, if there are any, while clients still find this broker: it tells them where to go.
+    async fn hand_over(&self) {
+        if !self.cluster.has_others() {
+            return;
+        }
+        info!("Weir hands over to the other brokers");
+        self.leaving.cancel();
+        tokio::time::sleep(HANDING_OVER).await;
+    }
+}
+
+fn endpoint(listener: &handlers::Listener) -> Endpoint {
+    Endpoint { listener: listener.name.clone(), host: listener.advertised_host.clone(), port: listener.advertised_port }
 }
 
 fn counted(row: &api::Api) -> ApiRow {

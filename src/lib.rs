@@ -3,6 +3,7 @@
 //! The modules in reading order; `docs/ARCHITECTURE.md` is the map.
 
 pub mod broker;
+pub mod cluster;
 pub mod config;
 pub mod coordinator;
 pub mod groups;

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::{
     clock::Clock,
+    cluster::{self, Cluster},
     config::Config,
     coordinator::{self, Coordinator, TopicNames},
     groups,
@@ -30,6 +31,7 @@ use crate::{
 
 /// Everything that handlers ask.
 pub(super) struct Domain {
+    pub(super) cluster: Arc<Cluster>,
     pub(super) topics: Arc<Catalog>,
     pub(super) log: Arc<Log>,
     pub(super) groups: Arc<Coordinator>,
@@ -52,7 +54,8 @@ impl Domain {
         let options = topics::Options { node: config.node, settings: config.settings.clone(), clock: clock.clone() };
         let topics = Catalog::load(catalog, logs.clone(), options).await?;
         let settings = topics.settings().load_full();
-        let log_options = log_options(&settings, metrics);
+        let cluster = Arc::new(Cluster::new(cluster_options(config, &settings)));
+        let log_options = log_options(&settings, metrics, cluster.clone());
         topics.subscribe({
             let (expiration, settings) = (log_options.producer_id_expiration_ms.clone(), topics.settings().clone());
             move |event| {
@@ -70,13 +73,25 @@ impl Domain {
             tasks.clone(),
         );
         let producer_ids = Arc::new(ProducerIds::new(Arc::new(RedisProducerIds::new(client.clone()))));
-        let domain = Self { topics, log, groups, producer_ids };
+        let domain = Self { cluster, topics, log, groups, producer_ids };
+        domain.follow_leadership(tasks);
         domain.follow_deletions(tasks);
         domain.follow_redis(client, tasks);
         tasks.spawn("retention", retention::run(domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()));
         let (topics, stopping) = (domain.topics.clone(), tasks.stopping().clone());
         tasks.spawn("unfinished topics", topics.keep_finishing(stopping));
         Ok(domain)
+    }
+
+    /// What this broker leads moves with the brokers that come and go.
+    fn follow_leadership(&self, tasks: &Tasks) {
+        let (log, mut changes) = (self.log.clone(), self.cluster.changes());
+        let stopping = tasks.stopping().clone();
+        tasks.spawn("leadership", async move {
+            while let Some(Ok(())) = stopping.run_until_cancelled(changes.changed()).await {
+                log.follow_leadership();
+            }
+        });
     }
 
     /// What is known of a topic goes with it.
@@ -101,10 +116,15 @@ impl Domain {
     /// Takes over what other brokers and Redis clients change.
     fn follow_redis(&self, client: &Arc<Client>, tasks: &Tasks) {
         let (client, topics, log) = (client.clone(), self.topics.clone(), self.log.clone());
+        let cluster = self.cluster.clone();
         let stopping = tasks.stopping().clone();
         tasks.spawn("changes in redis", async move {
             let catalog_version = client.keyspace().catalog_version();
+            let brokers = client.keyspace().brokers();
             while let Some(changed) = stopping.run_until_cancelled(client.changes().next()).await {
+                if changed.everything || changed.keys.contains(&brokers) {
+                    cluster.look_again();
+                }
                 if changed.everything {
                     log.everything_changed();
                 }
@@ -140,7 +160,15 @@ fn storage_options(settings: &BrokerSettings) -> redis_log::Options {
     }
 }
 
-fn log_options(settings: &BrokerSettings, metrics: &Metrics) -> log::Options {
+fn cluster_options(config: &Config, settings: &BrokerSettings) -> cluster::Options {
+    cluster::Options {
+        node: config.node,
+        session_timeout: Duration::from_millis(settings.broker_session_timeout_ms),
+        heartbeat_interval: Duration::from_millis(settings.broker_heartbeat_interval_ms),
+    }
+}
+
+fn log_options(settings: &BrokerSettings, metrics: &Metrics, cluster: Arc<Cluster>) -> log::Options {
     log::Options {
         tail_cache_bytes: settings.weir_tail_cache_bytes,
         fetch_bytes: settings.weir_fetch_response_bytes,
@@ -151,6 +179,7 @@ fn log_options(settings: &BrokerSettings, metrics: &Metrics) -> log::Options {
             ..log::session::Options::default()
         },
         metrics: metrics.log.clone(),
+        cluster,
         ..log::Options::default()
     }
 }

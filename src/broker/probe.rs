@@ -50,10 +50,14 @@ impl Probe for State {
 }
 
 impl State {
-    /// The first partitions by name, and how many more there are.
+    /// The first by name of the partitions that this broker leads, and how many more there are.
     async fn partitions(&self) -> (Vec<PartitionFigures>, usize) {
         let snapshot = self.topics.snapshot().clone();
-        let mut all: Vec<PartitionId> = snapshot.topics().flat_map(|topic| topic.partition_ids()).collect();
+        let mut all: Vec<PartitionId> = snapshot
+            .topics()
+            .flat_map(|topic| topic.partition_ids())
+            .filter(|partition| self.log.leads(partition))
+            .collect();
         drop(snapshot);
         all.sort_unstable();
         let hidden = all.len().saturating_sub(self.metrics.max_series());
@@ -78,7 +82,7 @@ impl State {
 
     /// The bounds of a partition, unless it was deleted meanwhile or Redis can't be asked.
     async fn bounds(&self, partition: &PartitionId) -> Option<Bounds> {
-        self.log.partition(&partition.topic, partition.topic_id, partition.index).bounds().await.ok()
+        self.log.look_at(partition).await.ok()
     }
 
     /// What the first groups by name have committed, and how many partitions more there are.

@@ -1,9 +1,15 @@
 //! What the answers that name brokers share.
 
+use std::sync::Arc;
+
 use kafka_protocol::protocol::StrBytes;
 
 use super::Services;
-use crate::{model::NodeId, net::Caller};
+use crate::{
+    cluster::{Broker, View},
+    model::{NodeId, TopicId},
+    net::Caller,
+};
 
 /// Kafka's marker for "authorized operations were not asked for".
 pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
@@ -16,26 +22,95 @@ pub(super) struct BrokerAddress {
     pub(super) rack: Option<StrBytes>,
 }
 
+/// Who leads a partition, as far as this broker knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PartitionLeader {
+    /// `None` where no broker is alive.
+    pub(super) node: Option<NodeId>,
+    pub(super) epoch: i32,
+}
+
+impl PartitionLeader {
+    /// -1 for nobody, as the wire has it.
+    pub(super) fn id(&self) -> i32 {
+        self.node.map_or(-1, |node| node.0)
+    }
+}
+
 impl Services {
-    /// Every live broker. There is one until several can share a Redis.
+    /// Every live broker that has the caller's listener.
     pub(super) fn brokers(&self, caller: &Caller) -> Vec<BrokerAddress> {
-        vec![self.this_broker(caller)]
+        let listener = self.listener(caller);
+        self.cluster.view().live.iter().filter_map(|broker| address(broker, listener)).collect()
+    }
+
+    /// A live broker that has the caller's listener.
+    pub(super) fn broker_address(&self, node: NodeId, caller: &Caller) -> Option<BrokerAddress> {
+        address(self.cluster.view().broker(node)?, self.listener(caller))
     }
 
     /// Every live broker, where assignments name them.
     pub(super) fn broker_ids(&self) -> Vec<i32> {
-        vec![self.identity.node.0]
+        self.cluster.view().live.iter().map(|broker| broker.node.0).collect()
     }
 
-    pub(super) fn this_broker(&self, caller: &Caller) -> BrokerAddress {
-        let listener = self.identity.listeners.get(caller.listener).expect("a caller came in on one of the listeners");
-        BrokerAddress {
-            node: self.identity.node,
-            host: StrBytes::from_string(listener.advertised_host.clone()),
-            port: i32::from(listener.advertised_port),
-            rack: self.identity.rack.clone().map(StrBytes::from_string),
-        }
+    /// Who coordinates the group or transaction of this name.
+    pub(super) fn coordinator_of(&self, name: &str, caller: &Caller) -> Option<BrokerAddress> {
+        address(self.cluster.view().coordinator_of(name)?, self.listener(caller))
     }
+
+    pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {
+        leader(&self.cluster.view(), topic, index)
+    }
+
+    /// For answers that name many partitions.
+    pub(super) fn reachable_brokers(&self, caller: &Caller) -> ReachableBrokers {
+        let (view, listener) = (self.cluster.view(), self.listener(caller));
+        let nodes = view.live.iter().filter(|broker| broker.endpoint(listener).is_some()).map(|broker| broker.node);
+        ReachableBrokers { nodes: nodes.collect(), view }
+    }
+
+    /// Where to go instead (KIP-951); `None` where this broker knows no better.
+    pub(super) fn other_leader_of(&self, topic: TopicId, index: i32) -> Option<PartitionLeader> {
+        Some(self.leader_of(topic, index)).filter(|leader| leader.node.is_some_and(|node| node != self.identity.node))
+    }
+
+    fn listener(&self, caller: &Caller) -> &str {
+        &self.identity.listeners.get(caller.listener).expect("a caller came in on one of the listeners").name
+    }
+}
+
+/// The live brokers, and which of them have the caller's listener.
+pub(super) struct ReachableBrokers {
+    view: Arc<View>,
+    nodes: Vec<NodeId>,
+}
+
+impl ReachableBrokers {
+    pub(super) fn contains(&self, node: NodeId) -> bool {
+        self.nodes.contains(&node)
+    }
+
+    pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {
+        leader(&self.view, topic, index)
+    }
+}
+
+fn leader(view: &View, topic: TopicId, index: i32) -> PartitionLeader {
+    match view.leader(topic, index) {
+        Some(leader) => PartitionLeader { node: Some(leader.broker.node), epoch: leader.epoch },
+        None => PartitionLeader { node: None, epoch: -1 },
+    }
+}
+
+fn address(broker: &Broker, listener: &str) -> Option<BrokerAddress> {
+    let endpoint = broker.endpoint(listener)?;
+    Some(BrokerAddress {
+        node: broker.node,
+        host: StrBytes::from_string(endpoint.host.clone()),
+        port: i32::from(endpoint.port),
+        rack: broker.rack.clone().map(StrBytes::from_string),
+    })
 }
 
 /// Bits of the operations that a caller may do, one per `AclOperation` code. Without an authorizer: all that the resource has.

@@ -3,7 +3,7 @@
 //! v2 is flexible, v3 has an error of its own, v4 tells the volume's size (KIP-827).
 //!
 //! Differs from Apache Kafka: v5 is not served. There is one directory, `redis`, and its volume is Redis' `maxmemory`: -1 where
-//! there is none. A partition whose state can't be read is left out.
+//! there is none. A partition whose state can't be read is left out. Each broker tells of the partitions that it leads.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -49,6 +49,9 @@ pub(super) async fn handle(
         let services = &services;
         let topic = &topic;
         let sizes: Vec<_> = stream::iter(indexes)
+            .filter(|index| {
+                std::future::ready(services.leader_of(topic.id, *index).node == Some(services.identity.node))
+            })
             .map(|index| async move {
                 let bounds = services.log.partition(&topic.name, topic.id, index).bounds().await;
                 (index, bounds.map(|bounds| bounds.size_bytes))

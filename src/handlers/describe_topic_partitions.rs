@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName,
+        BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicName,
         describe_topic_partitions_response::{
             Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
         },
@@ -17,7 +17,7 @@ use kafka_protocol::{
 
 use super::{
     Request, Services,
-    cluster::{OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, operations},
+    cluster::{OPERATIONS_NOT_ASKED, ReachableBrokers, TOPIC_OPERATIONS, operations},
 };
 use crate::topics::{Topic, names};
 
@@ -46,6 +46,7 @@ pub(super) fn handle(
     }
     let most = i32::try_from(snapshot.settings().max_request_partition_size_limit).unwrap_or(i32::MAX);
     let mut left = body.response_partition_limit.min(most).max(1);
+    let reachable = services.reachable_brokers(&request.caller);
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names.range(from..) {
         if left == 0 {
@@ -57,7 +58,7 @@ pub(super) fn handle(
         };
         let first = if *name == from { first_partition } else { 0 };
         let end = topic.partitions.min(first.saturating_add(left));
-        response.topics.push(described(services, topic, first..end));
+        response.topics.push(described(&reachable, topic, first..end));
         left -= (end - first).max(0);
         if end < topic.partitions && end >= first {
             return response.with_next_cursor(Some(cursor(name, end)));
@@ -87,18 +88,25 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
 }
 
 fn described(
-    services: &Services,
+    reachable: &ReachableBrokers,
     topic: &Topic,
     indexes: std::ops::Range<i32>,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let node = services.identity.node.0;
     let partitions = indexes.map(|index| {
+        let leader = reachable.leader_of(topic.id, index);
+        let error = match leader.node {
+            Some(node) if reachable.contains(node) => None,
+            Some(_) => Some(ResponseError::ListenerNotFound),
+            None => Some(ResponseError::LeaderNotAvailable),
+        };
+        let replicas: Vec<BrokerId> = leader.node.map(|node| node.0.into()).into_iter().collect();
         DescribeTopicPartitionsResponsePartition::default()
+            .with_error_code(error.map_or(0, |error| error.code()))
             .with_partition_index(index)
-            .with_leader_id(node.into())
-            .with_leader_epoch(services.log.known_leader_epoch(topic.id, index))
-            .with_replica_nodes(vec![node.into()])
-            .with_isr_nodes(vec![node.into()])
+            .with_leader_id(if error.is_none() { leader.id().into() } else { BrokerId(-1) })
+            .with_leader_epoch(leader.epoch)
+            .with_replica_nodes(replicas.clone())
+            .with_isr_nodes(replicas)
             .with_eligible_leader_replicas(Some(Vec::new()))
             .with_last_known_elr(Some(Vec::new()))
     });

@@ -7,7 +7,7 @@
 //! Differs from Apache Kafka: whole batches only; an unknown isolation level is INVALID_REQUEST, where Kafka answers
 //! UNKNOWN_SERVER_ERROR. A request of a replica is answered as by a leader that has no such replica.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -20,16 +20,18 @@ use kafka_protocol::{
 use uuid::Uuid;
 
 use super::{
-    Outcome, Request, Services, encode, errors,
+    Outcome, Request, Services,
+    cluster::PartitionLeader,
+    encode, errors,
     partitions::{known_epoch, timeout},
 };
 use crate::{
     log::{
         FetchError, FetchLimits, Fetched, FetchedPartition, Wanted,
         session::{PartitionAnswer, PartitionRequest, SessionPartition, SessionRequest, SessionTopic},
-        store::StoredBatch,
+        store::{StoreError, StoredBatch},
     },
-    model::{TopicId, TopicName},
+    model::{NodeId, TopicId, TopicName},
     net::{Close, Frame},
     protocol::{fetch_response, records::Codec},
 };
@@ -93,29 +95,39 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
         match want(services, partition, asked) {
             Ok(want) if replica.0 < 0 => wanted.push((partition.clone(), want)),
             Ok(want) => {
-                let epoch = want.partition.known_bounds().map_or(0, |bounds| bounds.leader_epoch);
+                let id = want.partition.id();
+                let leader = services.leader_of(id.topic_id, id.index);
                 let data = failure(partition.index, ResponseError::NotLeaderOrFollower).with_aborted_transactions(None);
-                let data = if version >= LEADER_HINTS { with_leader(data, services, epoch) } else { data };
+                let data = if version >= LEADER_HINTS { with_leader(data, leader) } else { data };
                 answers.push(Answer::failed(partition.clone(), data));
             }
             // Kafka puts what it does not know behind the rest.
             Err(error) => unknown.push(Answer::failed(partition.clone(), failure(partition.index, error))),
         }
     }
+    let ids: Vec<(TopicId, i32)> =
+        wanted.iter().map(|(_, want)| (want.partition.id().topic_id, want.partition.id().index)).collect();
     let (partitions, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
     // A replica that is refused need not wait. Who asks for what is not there as well waits as for the rest.
     let max_wait = if answers.is_empty() { limits.max_wait } else { Duration::ZERO };
     let limits = FetchLimits { max_wait, ..limits };
     let Fetched { partitions: fetched, held } = services.log.fetch(wanted, limits).await;
-    let mut leader_asked_for = false;
-    for (partition, fetched) in partitions.into_iter().zip(fetched) {
+    let mut leaders: BTreeSet<NodeId> = BTreeSet::new();
+    for ((partition, (topic, index)), fetched) in partitions.into_iter().zip(ids).zip(fetched) {
         answers.push(match fetched {
             Ok(found) => Answer::found(partition, found, read_committed),
             Err(error) => {
                 let mut data = failure(partition.index, errors::fetch(&error)).with_aborted_transactions(None);
-                if let (FetchError::FencedLeaderEpoch(epoch), true) = (&error, version >= LEADER_HINTS) {
-                    data = with_leader(data, services, *epoch);
-                    leader_asked_for = true;
+                let leader = match &error {
+                    FetchError::FencedLeaderEpoch(epoch) => {
+                        Some(PartitionLeader { node: Some(services.identity.node), epoch: *epoch })
+                    }
+                    FetchError::Store(StoreError::FencedLeader(_)) => services.other_leader_of(topic, index),
+                    _ => None,
+                };
+                if let Some(leader) = leader.filter(|_| version >= LEADER_HINTS) {
+                    data = with_leader(data, leader);
+                    leaders.extend(leader.node);
                 }
                 Answer::failed(partition, data)
             }
@@ -131,15 +143,16 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
     let sent = answers.into_iter().zip(finished.sent).filter_map(|(answer, sent)| sent.then_some(answer));
     let (topics, records) = by_topic(sent);
     let mut response = FetchResponse::default().with_responses(topics).with_session_id(finished.session_id);
-    if leader_asked_for {
-        let broker = services.this_broker(&caller);
-        let endpoint = NodeEndpoint::default()
-            .with_node_id(broker.node.0.into())
-            .with_host(broker.host)
-            .with_port(broker.port)
-            .with_rack(broker.rack);
-        response.node_endpoints = vec![endpoint];
-    }
+    let addresses = leaders.into_iter().filter_map(|node| services.broker_address(node, &caller));
+    response.node_endpoints = addresses
+        .map(|broker| {
+            NodeEndpoint::default()
+                .with_node_id(broker.node.0.into())
+                .with_host(broker.host)
+                .with_port(broker.port)
+                .with_rack(broker.rack)
+        })
+        .collect();
     services.count_errors(ApiKey::Fetch, &response);
     match fetch_response::encode(correlation_id, version, &response, records) {
         Ok(segments) => Ok(Frame { segments, held }),
@@ -220,8 +233,8 @@ fn failure(index: i32, error: ResponseError) -> PartitionData {
     PartitionData::default().with_partition_index(index).with_error_code(error.code()).with_high_watermark(-1)
 }
 
-fn with_leader(data: PartitionData, services: &Services, epoch: i32) -> PartitionData {
-    let node = services.identity.node.0.into();
+fn with_leader(data: PartitionData, leader: PartitionLeader) -> PartitionData {
+    let (node, epoch) = (leader.id().into(), leader.epoch);
     data.with_current_leader(LeaderIdAndEpoch::default().with_leader_id(node).with_leader_epoch(epoch))
 }
 

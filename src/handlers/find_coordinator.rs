@@ -22,20 +22,11 @@ const INVALID: i16 = ResponseError::InvalidRequest.code();
 
 pub(super) fn handle(services: &Services, request: &Request<FindCoordinatorRequest>) -> FindCoordinatorResponse {
     let body = &request.body;
-    let broker = services.this_broker(&request.caller);
-    let (code, message, node, host, port) = match body.key_type {
-        // Before v4 Kafka fills the message in even where there is no error.
-        GROUP | TRANSACTION => {
-            (0, if request.version < 4 { "NONE" } else { "" }, broker.node.0, broker.host, broker.port)
-        }
-        SHARE if request.version >= 4 => (INVALID, "", -1, StrBytes::default(), -1),
-        _ => (INVALID, "The key type is not one that this broker coordinates.", -1, StrBytes::default(), -1),
-    };
-    let message = Some(StrBytes::from_static_str(message));
     if request.version < 4 {
+        let Found { code, message, node, host, port } = find(services, request, &body.key);
         return FindCoordinatorResponse::default()
             .with_error_code(code)
-            .with_error_message(message.filter(|_| request.version >= 1))
+            .with_error_message(Some(StrBytes::from_static_str(message)).filter(|_| request.version >= 1))
             .with_node_id(node.into())
             .with_host(host)
             .with_port(port);
@@ -44,14 +35,42 @@ pub(super) fn handle(services: &Services, request: &Request<FindCoordinatorReque
         body.coordinator_keys
             .iter()
             .map(|key| {
+                let Found { code, message, node, host, port } = find(services, request, key);
                 Coordinator::default()
                     .with_key(key.clone())
                     .with_node_id(node.into())
-                    .with_host(host.clone())
+                    .with_host(host)
                     .with_port(port)
                     .with_error_code(code)
-                    .with_error_message(message.clone())
+                    .with_error_message(Some(StrBytes::from_static_str(message)))
             })
             .collect(),
     )
+}
+
+struct Found {
+    code: i16,
+    message: &'static str,
+    node: i32,
+    host: StrBytes,
+    port: i32,
+}
+
+fn find(services: &Services, request: &Request<FindCoordinatorRequest>, key: &str) -> Found {
+    let none = |code, message| Found { code, message, node: -1, host: StrBytes::default(), port: -1 };
+    match request.body.key_type {
+        GROUP | TRANSACTION => match services.coordinator_of(key, &request.caller) {
+            // Before v4 Kafka fills the message in even where there is no error.
+            Some(broker) => Found {
+                code: 0,
+                message: if request.version < 4 { "NONE" } else { "" },
+                node: broker.node.0,
+                host: broker.host,
+                port: broker.port,
+            },
+            None => none(ResponseError::CoordinatorNotAvailable.code(), "The coordinator is not available."),
+        },
+        SHARE if request.version >= 4 => none(INVALID, ""),
+        _ => none(INVALID, "The key type is not one that this broker coordinates."),
+    }
 }

@@ -6,13 +6,14 @@
 //!
 //! Differs from Apache Kafka: a topic that is created because it was asked for is in the answer at once, where Kafka answers
 //! UNKNOWN_TOPIC_OR_PARTITION and has it ready when the client asks again; the controller is the broker itself.
+//! Each partition has one replica, its leader.
 
 use std::{collections::HashSet, sync::Arc};
 
 use kafka_protocol::{
     ResponseError,
     messages::{
-        MetadataRequest, MetadataResponse, TopicName as WireTopicName,
+        BrokerId, MetadataRequest, MetadataResponse, TopicName as WireTopicName,
         metadata_request::MetadataRequestTopic,
         metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::{
     model::TopicId,
+    net::Caller,
     topics::{Topic, names},
 };
 
@@ -75,8 +77,12 @@ fn refused(body: &MetadataRequest) -> MetadataResponse {
 
 async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<MetadataResponseTopic> {
     let body = &request.body;
-    let answer =
-        Answer { services, version: request.version, with_operations: body.include_topic_authorized_operations };
+    let answer = Answer {
+        services,
+        caller: &request.caller,
+        version: request.version,
+        with_operations: body.include_topic_authorized_operations,
+    };
     let asked = match &body.topics {
         Some(asked) if !(request.version == 0 && asked.is_empty()) => asked,
         _ => return services.topics.snapshot().topics().map(|topic| answer.known(topic)).collect(),
@@ -126,21 +132,30 @@ async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<
 
 struct Answer<'a> {
     services: &'a Services,
+    caller: &'a Caller,
     version: i16,
     with_operations: bool,
 }
 
 impl Answer<'_> {
     fn known(&self, topic: &Arc<Topic>) -> MetadataResponseTopic {
-        let node = self.services.identity.node.0;
+        let reachable = self.services.reachable_brokers(self.caller);
         let partitions = (0..topic.partitions)
             .map(|index| {
+                let leader = reachable.leader_of(topic.id, index);
+                let error = match leader.node {
+                    Some(node) if reachable.contains(node) => None,
+                    Some(_) if self.version >= 6 => Some(ResponseError::ListenerNotFound),
+                    _ => Some(ResponseError::LeaderNotAvailable),
+                };
+                let replicas: Vec<BrokerId> = leader.node.map(|node| node.0.into()).into_iter().collect();
                 MetadataResponsePartition::default()
+                    .with_error_code(error.map_or(0, |error| error.code()))
                     .with_partition_index(index)
-                    .with_leader_id(node.into())
-                    .with_leader_epoch(self.services.log.known_leader_epoch(topic.id, index))
-                    .with_replica_nodes(vec![node.into()])
-                    .with_isr_nodes(vec![node.into()])
+                    .with_leader_id(if error.is_none() { leader.id().into() } else { BrokerId(-1) })
+                    .with_leader_epoch(leader.epoch)
+                    .with_replica_nodes(replicas.clone())
+                    .with_isr_nodes(replicas)
             })
             .collect();
         let with_operations = self.version >= 8 && self.with_operations;

@@ -54,6 +54,7 @@ use kafka_protocol::{
 
 use self::error_codes::ErrorCodes;
 use crate::{
+    cluster::Cluster,
     coordinator, log,
     model::NodeId,
     net::{Caller, Close, Frame, FrameLimit, Reply, Service},
@@ -65,6 +66,7 @@ use crate::{
 /// The domain as the handlers see it. Built once by `broker`.
 pub struct Services {
     pub identity: Identity,
+    pub cluster: Arc<Cluster>,
     pub limits: RequestLimits,
     pub metrics: Arc<Metrics>,
     pub topics: Arc<topics::Catalog>,
@@ -77,7 +79,6 @@ pub struct Services {
 pub struct Identity {
     pub node: NodeId,
     pub cluster_id: String,
-    pub rack: Option<String>,
     /// In the order of the configuration; [`Caller::listener`] is a place in it.
     pub listeners: Vec<Listener>,
 }

@@ -8,7 +8,11 @@
 //! no transactions; missing records are INVALID_RECORD, where Kafka does not answer at all; the timeout covers the storage
 //! with acks=1 and 0 too, and is a second at least.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kafka_protocol::{
@@ -16,7 +20,9 @@ use kafka_protocol::{
     messages::{
         ApiKey, ProduceRequest, ProduceResponse, TopicName as WireTopicName,
         produce_request::PartitionProduceData,
-        produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
+        produce_response::{
+            BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+        },
     },
     protocol::StrBytes,
 };
@@ -26,13 +32,16 @@ use uuid::Uuid;
 use super::{Outcome, Request, Services, errors, partitions::timeout};
 use crate::{
     log::{self, Answer, AppendError, AppendedAt, Pending, config::LogConfig, store::Layout},
-    model::TopicId,
-    net::{Close, Frame},
+    model::{NodeId, TopicId},
+    net::{Caller, Close, Frame},
     protocol::records::{
         self, Batch, Codec, Compression, InvalidBatch, RebuildError, ValidatedBatch, ValidationLimits, single_batch,
     },
     topics::{Topic, names},
 };
+
+/// Versions from this one on tell where the leader is.
+const LEADER_HINTS: i16 = 10;
 
 /// A batch from here on is checked aside, so that the connections of this thread need not wait for it.
 const LARGE_COMPRESSED: usize = 64 << 10;
@@ -80,7 +89,7 @@ struct PartitionRow {
 }
 
 pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceRequest>) -> Outcome<ProduceResponse> {
-    let Request { body, version, .. } = request;
+    let Request { body, version, caller, .. } = request;
     let acks = body.acks;
     let deadline = log::deadline_in(timeout(body.timeout_ms).max(LEAST_PATIENCE));
     let mut rows = rows(services, body, version);
@@ -106,7 +115,7 @@ pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceReq
     if acks == 0 {
         let services = services.clone();
         return Outcome::Encoded(Box::pin(async move {
-            let response = answer(rows, version, deadline).await;
+            let response = answer(rows, &services, &caller, version, deadline).await;
             services.count_errors(ApiKey::Produce, &response);
             let partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
             match partitions.map(|partition| partition.error_code).find(|code| *code != 0) {
@@ -116,7 +125,8 @@ pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceReq
             }
         }));
     }
-    Outcome::Later(Box::pin(answer(rows, version, deadline)))
+    let services = services.clone();
+    Outcome::Later(Box::pin(async move { answer(rows, &services, &caller, version, deadline).await }))
 }
 
 /// The request's partitions, each once, in the order of their first mention.
@@ -344,8 +354,15 @@ fn append_error(error: &AppendError, version: i16) -> ResponseError {
 }
 
 /// Waits for what was put in line and tells how all of it went.
-async fn answer(rows: Vec<TopicRow>, version: i16, deadline: Instant) -> ProduceResponse {
+async fn answer(
+    rows: Vec<TopicRow>,
+    services: &Services,
+    caller: &Caller,
+    version: i16,
+    deadline: Instant,
+) -> ProduceResponse {
     let mut responses = Vec::with_capacity(rows.len());
+    let mut leaders: BTreeSet<NodeId> = BTreeSet::new();
     for row in rows {
         let mut partitions = Vec::with_capacity(row.partitions.len());
         for PartitionRow { index, rejection, pending, .. } in row.partitions {
@@ -353,12 +370,29 @@ async fn answer(rows: Vec<TopicRow>, version: i16, deadline: Instant) -> Produce
                 Some(pending) => pending.outcome(deadline).await.map_err(|error| refused(&error, version)),
                 None => Err(ResponseError::UnknownTopicOrPartition.into()),
             };
-            partitions.push(partition_response(index, rejection.map_or(landed, Err)));
+            let mut response = partition_response(index, rejection.map_or(landed, Err));
+            if version >= LEADER_HINTS
+                && response.error_code == ResponseError::NotLeaderOrFollower.code()
+                && let Some(leader) = row.topic.as_ref().and_then(|topic| services.other_leader_of(topic.id, index))
+            {
+                leaders.extend(leader.node);
+                response.current_leader =
+                    LeaderIdAndEpoch::default().with_leader_id(leader.id().into()).with_leader_epoch(leader.epoch);
+            }
+            partitions.push(response);
         }
         let response = TopicProduceResponse::default().with_partition_responses(partitions);
         responses.push(if version >= 13 { response.with_topic_id(row.id) } else { response.with_name(row.name) });
     }
-    ProduceResponse::default().with_responses(responses)
+    let addresses = leaders.into_iter().filter_map(|node| services.broker_address(node, caller));
+    let endpoints = addresses.map(|broker| {
+        NodeEndpoint::default()
+            .with_node_id(broker.node.0.into())
+            .with_host(broker.host)
+            .with_port(broker.port)
+            .with_rack(broker.rack)
+    });
+    ProduceResponse::default().with_responses(responses).with_node_endpoints(endpoints.collect())
 }
 
 fn refused(error: &AppendError, version: i16) -> Rejection {

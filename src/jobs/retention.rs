@@ -34,13 +34,14 @@ pub async fn run(log: Arc<Log>, topics: Arc<Catalog>, stopping: CancellationToke
     }
 }
 
-/// Checks every partition once.
+/// Checks every partition that this broker leads once.
 async fn check(log: &Log, topics: &Catalog) {
     let now_ms = log.now_ms();
     let mut partitions = Vec::new();
     for topic in topics.snapshot().topics().filter(|topic| topic.log_config.delete) {
         let retention = topic.log_config.retention(now_ms);
-        partitions.extend(topic.partition_ids().map(|partition| (partition, retention)));
+        let led = topic.partition_ids().filter(|partition| log.leads(partition));
+        partitions.extend(led.map(|partition| (partition, retention)));
     }
     let (failed, first) = stream::iter(partitions)
         .map(|(partition, retention)| async move {

@@ -14,7 +14,7 @@ use super::{
     config::LogConfig,
     durability::Promise,
     store::{
-        Append, AppendOutcome, Appended, Layout, LogState, LogStore, ProducerState, Read, Retention, StoreError,
+        Append, AppendOutcome, Appended, Claim, Layout, LogState, LogStore, ProducerState, Read, Retention, StoreError,
         StoredBatch, TimestampedOffset,
     },
 };
@@ -112,6 +112,19 @@ impl LogStore for MemoryStore {
     async fn create(&self, partition: &PartitionId) -> Result<(), StoreError> {
         self.logs.lock().entry(partition.clone()).or_default();
         Ok(())
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: &Claim) -> Result<LogState, StoreError> {
+        self.counts.lock().loads += 1;
+        tokio::task::yield_now().await;
+        self.fault()?;
+        let mut logs = self.logs.lock();
+        let log = logs.get_mut(partition).ok_or(StoreError::NoSuchPartition)?;
+        if log.state.leader_epoch > claim.epoch {
+            return Err(StoreError::FencedLeader(log.state.leader_epoch));
+        }
+        log.state.leader_epoch = claim.epoch;
+        Ok(log.state.clone())
     }
 
     async fn load(&self, partition: &PartitionId) -> Result<LogState, StoreError> {

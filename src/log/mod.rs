@@ -40,7 +40,8 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    model::{PartitionId, TopicId, TopicName},
+    cluster::Cluster,
+    model::{NodeId, PartitionId, TopicId, TopicName},
     tasks::Tasks,
     telemetry::metrics::LogMetrics,
 };
@@ -61,6 +62,8 @@ pub struct Options {
     pub sessions: session::Options,
     pub dial: Dial,
     pub metrics: LogMetrics,
+    /// Says which partitions this broker leads.
+    pub cluster: Arc<Cluster>,
 }
 
 impl Default for Options {
@@ -74,6 +77,7 @@ impl Default for Options {
             sessions: session::Options::default(),
             dial: Dial::default(),
             metrics: LogMetrics::default(),
+            cluster: Arc::new(Cluster::alone(NodeId(0))),
         }
     }
 }
@@ -170,10 +174,25 @@ impl Log {
         self.shared.clock.now_ms()
     }
 
-    /// The epoch this broker leads a partition with, as far as it is known without asking the storage; else the first one.
-    pub fn known_leader_epoch(&self, topic_id: TopicId, index: i32) -> i32 {
-        let partition = self.partitions.read().find(topic_id, index);
-        partition.and_then(|partition| partition.known_bounds()).map_or(0, |bounds| bounds.leader_epoch)
+    /// Whether this broker leads a partition.
+    pub fn leads(&self, partition: &PartitionId) -> bool {
+        self.shared.options.cluster.leads(partition.topic_id, partition.index).is_ok()
+    }
+
+    /// The live brokers have changed: what this broker does not lead any more is forgotten, and whoever waits for it is answered.
+    pub fn follow_leadership(&self) {
+        let registry = self.partitions.read();
+        for partition in registry.by_topic.values().flat_map(|topic| topic.partitions.values()) {
+            partition.follow_leadership();
+        }
+    }
+
+    /// The bounds of a partition that this broker need not lead.
+    pub async fn look_at(&self, id: &PartitionId) -> Result<Bounds, StoreError> {
+        if self.leads(id) {
+            return self.partition(&id.topic, id.topic_id, id.index).bounds().await;
+        }
+        self.shared.store.load(id).await.map(|state| Bounds::of_stored(&state))
     }
 
     /// The partition, which the catalog says exists. Reads nothing yet.
@@ -297,6 +316,7 @@ impl Log {
     }
 
     pub async fn producers(&self, partition: &Partition) -> Result<Vec<ProducerState>, StoreError> {
+        partition.leads()?;
         self.shared.store.producers(partition.id()).await
     }
 

@@ -18,7 +18,7 @@ use super::{
     config::LogConfig,
     durability::{Acks, Durability, Life, Promise, Reply, Unkept},
     queue::{Entry, Queue},
-    store::{Append, AppendOutcome, LogState, Read, StoreError, StoredBatch},
+    store::{Append, AppendOutcome, Claim, LogState, Read, StoreError, StoredBatch},
     tail::Key,
     waiters::{Waiter, Waiters},
 };
@@ -46,6 +46,8 @@ struct Inner {
     settled: u64,
     /// Another broker may lead by now: no append before the state was read.
     leadership_doubted: bool,
+    /// The epoch that the storage knows this broker to lead with.
+    claimed: Option<i32>,
     /// Counts appends of this process.
     appends: u64,
     /// The last append of this process since the state was last read.
@@ -130,9 +132,12 @@ impl Partition {
         (self.id.topic_id, self.id.index)
     }
 
-    /// The state as far as it is known without asking the storage.
-    pub fn known_bounds(&self) -> Option<Bounds> {
-        self.inner.lock().view().map(|view| Bounds::of(&view))
+    /// The epoch that this broker leads the partition with.
+    ///
+    /// # Errors
+    /// [`StoreError::FencedLeader`] when another broker leads it.
+    pub(super) fn leads(&self) -> Result<i32, StoreError> {
+        self.shared.options.cluster.leads(self.id.topic_id, self.id.index).map_err(StoreError::FencedLeader)
     }
 
     /// The partition's bounds, read from the storage where they are not known or in doubt.
@@ -140,14 +145,18 @@ impl Partition {
         self.with_state(Bounds::of).await
     }
 
-    /// Looks at the whole state, read from the storage where it is not known or in doubt.
+    /// Looks at the whole state, read from the storage where it is not known or in doubt. The first look takes the lead.
+    ///
+    /// # Errors
+    /// [`StoreError::FencedLeader`] when another broker leads the partition.
     pub async fn with_state<T>(self: &Arc<Self>, look: impl FnOnce(&LogView<'_>) -> T) -> Result<T, StoreError> {
+        let epoch = self.leads()?;
         {
             let inner = self.inner.lock();
             if inner.deleted {
                 return Err(StoreError::NoSuchPartition);
             }
-            if let (Some(view), false) = (inner.view(), inner.is_doubtful(Instant::now())) {
+            if let (Some(view), true) = (inner.view(), self.is_settled(&inner, epoch)) {
                 return Ok(look(&view));
             }
         }
@@ -163,20 +172,31 @@ impl Partition {
         }
     }
 
+    /// Whether what is known can be answered: this broker leads with `epoch`, nothing is in doubt, and no other broker can have
+    /// taken over unnoticed.
+    fn is_settled(&self, inner: &Inner, epoch: i32) -> bool {
+        inner.state.is_some()
+            && inner.claimed == Some(epoch)
+            && !inner.is_doubtful(Instant::now())
+            && self.shared.options.cluster.is_registered()
+    }
+
     async fn load(self: &Arc<Self>) -> Result<(), StoreError> {
         let _loading = self.loading.lock().await;
-        let (doubts, appends) = {
+        let epoch = self.leads()?;
+        let (doubts, appends, is_claimed) = {
             let inner = self.inner.lock();
-            if inner.state.is_some() && !inner.is_doubtful(Instant::now()) {
+            if self.is_settled(&inner, epoch) {
                 return Ok(());
             }
-            (inner.doubts, inner.appends)
+            (inner.doubts, inner.appends, inner.claimed == Some(epoch))
         };
         let started = Instant::now();
         let promise = self.promised();
         let life = self.waited_for(promise);
-        let loaded = self.shared.store.load(&self.id).await?;
+        let loaded = self.load_as_leader(epoch, is_claimed).await?;
         let mut inner = self.inner.lock();
+        inner.claimed = Some(epoch);
         let raced = inner.appends != appends;
         inner.settled = doubts;
         inner.leadership_doubted = false;
@@ -307,6 +327,60 @@ impl Partition {
         Ok(())
     }
 
+    async fn load_as_leader(&self, epoch: i32, is_claimed: bool) -> Result<LogState, StoreError> {
+        if is_claimed {
+            let loaded = self.shared.store.load(&self.id).await?;
+            match loaded.leader_epoch {
+                stored if stored == epoch => return Ok(loaded),
+                stored if stored > epoch => return Err(self.fenced(stored)),
+                // The state was lost and made anew.
+                _ => {}
+            }
+        }
+        let claim = Claim { epoch, leader: self.shared.options.cluster.identity() };
+        match self.shared.store.claim(&self.id, &claim).await {
+            Err(StoreError::FencedLeader(stored)) => Err(self.fenced(stored)),
+            claimed => claimed,
+        }
+    }
+
+    /// The storage knows another leader with epoch `stored`.
+    fn fenced(&self, stored: i32) -> StoreError {
+        debug!(partition = %self.id, stored, "another broker leads");
+        self.forget_state(stored);
+        self.shared.options.cluster.refused(self.id.topic_id, self.id.index, stored);
+        StoreError::FencedLeader(stored)
+    }
+
+    /// This broker leads no more: nothing is answered from memory, and who waits is told.
+    fn forget_state(&self, stored: i32) {
+        let mut inner = self.inner.lock();
+        inner.claimed = None;
+        inner.state = None;
+        inner.high_watermark = None;
+        inner.life = None;
+        inner.doubts += 1;
+        inner.acks.fail(&AppendError::Store(StoreError::FencedLeader(stored)));
+        inner.waiters.wake();
+        drop(inner);
+        self.shared.tail.remove(self.key());
+    }
+
+    pub(super) fn follow_leadership(&self) {
+        let leads = self.leads();
+        let has_changed = {
+            let inner = self.inner.lock();
+            let is_known = inner.claimed.is_some() || !inner.waiters.is_empty();
+            is_known && leads.as_ref().ok() != inner.claimed.as_ref()
+        };
+        if has_changed {
+            self.forget_state(leads.unwrap_or_else(|error| match error {
+                StoreError::FencedLeader(epoch) => epoch,
+                _ => -1,
+            }));
+        }
+    }
+
     /// Takes over what was read. `raced` tells that an append of ours ended while it was read.
     fn install(&self, inner: &mut Inner, loaded: LogState, raced: bool) -> bool {
         let Some(known) = &mut inner.state else {
@@ -417,7 +491,9 @@ impl Partition {
                 let answers = self.take_outcome(outcome, &timestamps, config.promise, life);
                 for ((reply, when, _held), answer) in replies.into_iter().zip(answers) {
                     match answer {
-                        Ok(at) if when == Answer::WhenPromised => self.answer_when_promised(end, at, reply),
+                        Ok(at) if when == Answer::WhenPromised => {
+                            self.answer_when_promised(config.promise, end, at, reply);
+                        }
                         answer => drop(reply.send(answer)),
                     }
                 }
@@ -433,9 +509,13 @@ impl Partition {
     }
 
     /// Answers when the high watermark has reached `end`.
-    fn answer_when_promised(&self, end: i64, at: AppendedAt, reply: Reply) {
+    fn answer_when_promised(&self, promise: Promise, end: i64, at: AppendedAt, reply: Reply) {
         let mut inner = self.inner.lock();
         match inner.life.clone() {
+            // The lead was lost meanwhile, and nobody here hears of it when the promise holds.
+            _ if inner.state.is_none() && !self.durability().holds_at_once(promise) => {
+                let _ = reply.send(Err(AppendError::Store(StoreError::FencedLeader(-1))));
+            }
             Some(life) if inner.is_behind() => inner.acks.push(end, life, at, reply),
             _ => drop(reply.send(Ok(at))),
         }
@@ -458,30 +538,23 @@ impl Partition {
             producers_expire_before_ms: now_ms
                 .saturating_sub(self.shared.options.producer_id_expiration_ms.load(Ordering::Relaxed)),
         };
-        match self.shared.store.append(&self.id, append.clone()).await {
-            Err(StoreError::FencedLeader(newer)) if newer > leader_epoch => {
-                self.doubt_everything();
-                let leader_epoch = self.leader_epoch().await?;
-                self.shared.store.append(&self.id, Append { leader_epoch, ..append }).await
-            }
+        match self.shared.store.append(&self.id, append).await {
+            Err(StoreError::FencedLeader(stored)) => Err(self.fenced(stored)),
             outcome => outcome,
         }
     }
 
     /// The epoch is all that must be known for an append; the storage judges the rest.
     async fn leader_epoch(self: &Arc<Self>) -> Result<i32, StoreError> {
-        let known = {
+        let epoch = self.leads()?;
+        let is_known = {
             let inner = self.inner.lock();
-            inner.state.as_ref().filter(|_| !inner.leadership_doubted).map(|state| state.leader_epoch)
+            inner.claimed == Some(epoch) && inner.state.is_some() && !inner.leadership_doubted
         };
-        match known {
-            Some(epoch) => Ok(epoch),
-            None => {
-                self.load().await?;
-                let inner = self.inner.lock();
-                inner.state.as_ref().map(|state| state.leader_epoch).ok_or(StoreError::NoSuchPartition)
-            }
+        if !is_known {
+            self.load().await?;
         }
+        Ok(epoch)
     }
 
     /// `timestamps` has the largest of each batch.
@@ -529,7 +602,9 @@ impl Partition {
             metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
             metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.bytes.len() as u64).sum());
             inner.appended_at = Some(Instant::now());
-            self.shared.tail.append(self.key(), stored);
+            if inner.claimed.is_some() {
+                self.shared.tail.append(self.key(), stored);
+            }
         }
         self.learn_end(&mut inner, promise, life);
         if has_news && !inner.is_behind() {
@@ -572,7 +647,7 @@ impl Partition {
     pub(super) fn take_state(self: &Arc<Self>, state: LogState) {
         let promise = self.promised();
         let mut inner = self.inner.lock();
-        if self.install(&mut inner, state, true) {
+        if inner.claimed == Some(state.leader_epoch) && self.install(&mut inner, state, true) {
             let life = self.waited_for(promise);
             self.learn_end(&mut inner, promise, life);
             inner.waiters.wake();
@@ -643,6 +718,11 @@ impl Inner {
 }
 
 impl Bounds {
+    /// Of a log that another broker leads: how far its consumers see is not known, so this is the end.
+    pub(super) fn of_stored(state: &LogState) -> Self {
+        Self::of(&LogView { state, high_watermark: state.next_offset })
+    }
+
     pub fn of(state: &LogView<'_>) -> Self {
         Self {
             log_start_offset: state.log_start_offset,

@@ -88,6 +88,14 @@ pub struct LogState {
     pub size_bytes: u64,
 }
 
+/// Who takes the lead of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub epoch: i32,
+    /// Node id and incarnation.
+    pub leader: String,
+}
+
 /// Batches that go to one partition in one atomic step.
 #[derive(Clone, Debug)]
 pub struct Append {
@@ -211,6 +219,13 @@ pub trait LogStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::NoSuchPartition`] also when the stored topic id is another.
     async fn load(&self, partition: &PartitionId) -> Result<LogState, StoreError>;
+
+    /// As [`LogStore::load`], and takes the lead: raises the leader epoch to `claim.epoch`, so that no earlier leader can append
+    /// any more. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::FencedLeader`] when another leader has this epoch or a newer one.
+    async fn claim(&self, partition: &PartitionId, claim: &Claim) -> Result<LogState, StoreError>;
 
     /// Writes all batches that are not refused, or none. A lost answer is resolved inside (the writer's own append
     /// number in the state) before [`StoreError::OutcomeUnknown`] is given up to; the caller sends one append at a time

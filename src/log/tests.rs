@@ -9,13 +9,17 @@ use super::{
     store::LogStore,
     *,
 };
-use crate::protocol::records::{Codec, ValidatedBatch};
+use crate::{
+    cluster::View,
+    protocol::records::{Codec, ValidatedBatch},
+};
 
 mod durability;
 
 struct World {
     store: Arc<MemoryStore>,
     log: Log,
+    cluster: Arc<Cluster>,
     tasks: Tasks,
 }
 
@@ -25,8 +29,9 @@ async fn world_with(options: Options) -> World {
         store.create(&partition_id(index)).await.expect("memory is there");
     }
     let tasks = Tasks::new();
+    let cluster = options.cluster.clone();
     let log = Log::new(store.clone(), Clock::fixed(1_000), tasks.clone(), options);
-    World { store, log, tasks }
+    World { store, log, cluster, tasks }
 }
 
 async fn world() -> World {
@@ -57,6 +62,25 @@ impl World {
             current_leader_epoch: None,
             last_fetched_epoch: None,
         }
+    }
+
+    /// The broker comes back with the next epoch.
+    fn lead_anew(&self) {
+        let mut view = View::clone(&self.cluster.view());
+        view.generation += 1;
+        view.live[0].joined = view.generation;
+        self.cluster.set_view(view);
+        self.log.follow_leadership();
+    }
+
+    /// Another broker takes everything over.
+    fn lose_leadership(&self) {
+        let mut view = View::clone(&self.cluster.view());
+        view.generation += 1;
+        view.live[0].node = NodeId(9);
+        view.live[0].joined = view.generation;
+        self.cluster.set_view(view);
+        self.log.follow_leadership();
     }
 
     fn counts(&self) -> Counts {
@@ -153,13 +177,49 @@ async fn a_batch_lands_though_its_client_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_leader_epoch_is_read_and_used() {
+async fn a_leader_that_was_fenced_appends_and_answers_nothing_more() {
     let world = world().await;
     world.append(0, 1, 10).await.expect("stored");
     world.store.raise_epoch(&partition_id(0));
-    assert_eq!(world.append(0, 1, 10).await.map(|at| at.base_offset), Ok(1));
+    let fenced = StoreError::FencedLeader(1);
+    assert_eq!(world.append(0, 1, 10).await, Err(AppendError::Store(fenced.clone())));
+    assert_eq!(world.partition(0).bounds().await, Err(fenced.clone()), "nothing is answered from memory");
+    let fetched = world.log.fetch(vec![world.wanted(0, 0)], limits(1, 0)).await;
+    assert_eq!(fetched.partitions, [Err(FetchError::Store(fenced))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_partition_that_moves_away_is_told_at_once() {
+    let world = Arc::new(world().await);
+    world.append(0, 1, 10).await.expect("stored");
+    let waiting = {
+        let world = world.clone();
+        tokio::spawn(async move { world.log.fetch(vec![world.wanted(0, 1)], limits(1, 60_000)).await })
+    };
+    tokio::task::yield_now().await;
+    world.lose_leadership();
+    let moved = StoreError::FencedLeader(1);
+    let fetched = waiting.await.expect("no panic");
+    assert_eq!(fetched.partitions, [Err(FetchError::Store(moved.clone()))]);
+    assert_eq!(world.append(0, 1, 10).await, Err(AppendError::Store(moved)));
+    let appends = world.counts().appends;
+    assert_eq!(appends, 1, "the storage is not asked for what another leads");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lead_is_taken_once_and_again_only_with_a_new_epoch() {
+    let world = world().await;
+    for _ in 0..3 {
+        world.append(0, 1, 10).await.expect("stored");
+    }
+    assert_eq!(world.counts().loads, 1);
+    world.lead_anew();
+    for _ in 0..3 {
+        world.append(0, 1, 10).await.expect("stored");
+    }
+    assert_eq!(world.counts().loads, 2);
     let epochs = world.partition(0).with_state(|state| state.epoch_starts.clone()).await;
-    assert_eq!(epochs, Ok(vec![(0, 0), (1, 1)]));
+    assert_eq!(epochs, Ok(vec![(0, 0), (1, 3)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,7 +343,7 @@ async fn an_offset_outside_of_the_log_is_refused_at_once() {
 async fn leader_epochs_are_checked_and_truncation_is_told() {
     let world = world().await;
     world.append(0, 5, 10).await.expect("stored");
-    world.store.raise_epoch(&partition_id(0));
+    world.lead_anew();
     world.append(0, 5, 10).await.expect("stored");
     for (epoch, error) in [(0, FetchError::FencedLeaderEpoch(1)), (2, FetchError::UnknownLeaderEpoch(1))] {
         let wanted = Wanted { current_leader_epoch: Some(epoch), ..world.wanted(0, 0) };

@@ -47,6 +47,10 @@ impl Waiters {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn wake(&self) {
         for (waiter, place) in &self.0 {
             waiter.wake(*place);

@@ -100,6 +100,12 @@ pub fn validate_together(layers: &Layers) -> Result<(), String> {
             "group.min.session.timeout.ms ({least}) must not be more than group.max.session.timeout.ms ({most})"
         ));
     }
+    let (heartbeat, session) = (values.long("broker.heartbeat.interval.ms"), values.long("broker.session.timeout.ms"));
+    if heartbeat.saturating_mul(2) > session {
+        return Err(format!(
+            "broker.session.timeout.ms ({session}) must be at least twice broker.heartbeat.interval.ms ({heartbeat})"
+        ));
+    }
     for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
         if values.optional(name).is_some_and(|value| value == "0") {
             return Err(format!("{name} must be unlimited (-1) or, greater than or equal to 1"));
@@ -150,7 +156,9 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerSettings {
     pub auto_create_topics_enable: bool,
+    pub broker_heartbeat_interval_ms: u64,
     pub broker_rack: Option<String>,
+    pub broker_session_timeout_ms: u64,
     pub cluster_id: Option<String>,
     pub connections_max_idle_ms: u64,
     pub default_replication_factor: i16,
@@ -191,7 +199,9 @@ impl BrokerSettings {
         let values = Reader { layers };
         Self {
             auto_create_topics_enable: values.flag("auto.create.topics.enable"),
+            broker_heartbeat_interval_ms: values.count("broker.heartbeat.interval.ms"),
             broker_rack: values.optional("broker.rack"),
+            broker_session_timeout_ms: values.count("broker.session.timeout.ms"),
             cluster_id: values.optional("cluster.id"),
             connections_max_idle_ms: values.count("connections.max.idle.ms"),
             default_replication_factor: values.number("default.replication.factor"),

@@ -168,6 +168,8 @@ impl Client {
             .arg(self.options.keyspace.stream_prefix())
             .arg("PREFIX")
             .arg(self.options.keyspace.catalog_version())
+            .arg("PREFIX")
+            .arg(self.options.keyspace.brokers())
             .arg("NOLOOP")
             .exec_async(&mut connection)
             .await?;

@@ -94,6 +94,11 @@ impl Keyspace {
         self.catalog(&format!("broker:{node}"))
     }
 
+    /// All brokers, live and gone.
+    pub fn brokers(&self) -> String {
+        self.catalog("brokers")
+    }
+
     pub fn groups(&self) -> String {
         format!("{}:groups", self.0)
     }

@@ -1,19 +1,21 @@
-//! This broker among the live ones: a hash in Redis that expires unless it is renewed.
+//! This broker among the live ones: a hash in Redis that expires unless it is renewed, and one hash that names all brokers.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, sync::Arc, time::Duration};
 
-use redis::Cmd;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use redis::{Cmd, FromRedisValue, Value};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
-use uuid::Uuid;
+use tracing::{info, warn};
 
 use super::client::Client;
-use crate::{clock::Clock, log::store::StoreError, model::NodeId};
-
-/// A broker that was not heard of for this long is gone.
-const TIME_TO_LIVE: Duration = Duration::from_secs(9);
-const BETWEEN_HEARTBEATS: Duration = Duration::from_secs(2);
+use crate::{
+    clock::Clock,
+    cluster::{self, Broker, Endpoint, Renewal, Renewed, View},
+    log::store::StoreError,
+    model::NodeId,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -29,9 +31,15 @@ pub enum RegistryError {
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub node: NodeId,
+    /// Unique to this run of the broker.
+    pub incarnation: String,
     pub rack: Option<String>,
-    /// A listener's name and the address that clients are told, one for each.
-    pub endpoints: Vec<(String, String)>,
+    /// What clients are told, one for each listener.
+    pub endpoints: Vec<Endpoint>,
+    /// A broker that was not heard of for this long is gone.
+    pub session_timeout: Duration,
+    /// How often a broker is heard of at the least.
+    pub heartbeat_interval: Duration,
 }
 
 /// A registered broker.
@@ -39,7 +47,8 @@ pub struct Registration {
     client: Arc<Client>,
     clock: Clock,
     identity: Identity,
-    incarnation: String,
+    /// The brokers that were alive when this one looked last.
+    others: Mutex<Vec<NodeId>>,
 }
 
 enum Attempt {
@@ -56,23 +65,34 @@ struct Holder {
     process: String,
 }
 
+/// What other brokers must know of a live one, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Details {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rack: Option<String>,
+    /// Listener, host, port.
+    endpoints: Vec<(String, String, u16)>,
+}
+
 impl Registration {
     /// Registers this broker, at once if no live one has its node id. Where one was there a moment ago, waits until it is heard of
     /// again or its time has run out; one whose process on this machine is gone is replaced at once.
     pub async fn new(client: Arc<Client>, clock: Clock, identity: Identity) -> Result<Self, RegistryError> {
-        const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
-        let registration = Self { client, clock, identity, incarnation: Uuid::new_v4().simple().to_string() };
-        let Attempt::Held(first) = registration.attempt("").await? else { return Ok(registration) };
+        const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+        let registration = Self { client, clock, identity, others: Mutex::default() };
+        let first_time = Renewal::default();
+        let Attempt::Held(first) = registration.attempt("", &first_time).await? else { return Ok(registration) };
         if has_ended(&first.process)
-            && let Attempt::Registered = registration.attempt(&first.incarnation).await?
+            && let Attempt::Registered = registration.attempt(&first.incarnation, &first_time).await?
         {
             return Ok(registration);
         }
         info!(node = %registration.identity.node, "a broker with this node id was here; waiting to see whether it lives");
-        let deadline = Instant::now() + TIME_TO_LIVE + BETWEEN_HEARTBEATS;
+        let deadline =
+            Instant::now() + registration.identity.session_timeout + registration.identity.heartbeat_interval;
         loop {
             tokio::time::sleep(BETWEEN_LOOKS).await;
-            match registration.attempt("").await? {
+            match registration.attempt("", &first_time).await? {
                 Attempt::Registered => return Ok(registration),
                 Attempt::Held(holder) if holder == first && Instant::now() < deadline => {}
                 Attempt::Held(holder) => {
@@ -82,22 +102,33 @@ impl Registration {
         }
     }
 
-    /// Unique to this run of the broker.
-    pub fn incarnation(&self) -> &str {
-        &self.incarnation
-    }
-
-    async fn attempt(&self, replaced: &str) -> Result<Attempt, StoreError> {
-        let address = self.identity.endpoints.first().map(|(_, address)| address.as_str()).unwrap_or_default();
-        let mut call = self.call("weir_broker_register_v1");
-        call.arg(&self.incarnation).arg(replaced).arg(millis(TIME_TO_LIVE));
-        call.arg("heartbeat").arg(self.clock.now_ms()).arg("address").arg(address).arg("process").arg(this_process());
-        call.arg("version").arg(env!("CARGO_PKG_VERSION"));
-        if let Some(rack) = &self.identity.rack {
+    async fn attempt(&self, replaced: &str, renewal: &Renewal) -> Result<Attempt, StoreError> {
+        let Identity { incarnation, endpoints, rack, .. } = &self.identity;
+        let address_of = |endpoint: &Endpoint| match &endpoint.host {
+            host if host.contains(':') => format!("[{host}]:{}", endpoint.port),
+            host => format!("{host}:{}", endpoint.port),
+        };
+        let details = Details {
+            rack: rack.clone(),
+            endpoints: endpoints
+                .iter()
+                .map(|Endpoint { listener, host, port }| (listener.clone(), host.clone(), *port))
+                .collect(),
+        };
+        let above = renewal.anew_above.unwrap_or(renewal.known_generation).max(renewal.known_generation);
+        let mut call = self.call("weir_broker_register_v2", &[]);
+        call.arg(self.identity.node.0).arg(incarnation).arg(replaced).arg(millis(self.identity.session_timeout));
+        call.arg(if above > 0 { above.to_string() } else { String::new() });
+        call.arg(if renewal.anew_above.is_some() { "anew" } else { "" });
+        call.arg(serde_json::to_string(&details).expect("strings and numbers are always JSON"));
+        call.arg("heartbeat").arg(self.clock.now_ms());
+        call.arg("address").arg(endpoints.first().map(address_of).unwrap_or_default());
+        call.arg("process").arg(this_process()).arg("version").arg(env!("CARGO_PKG_VERSION"));
+        if let Some(rack) = rack {
             call.arg("rack").arg(rack);
         }
-        for (name, address) in &self.identity.endpoints {
-            call.arg(format!("endpoint.{name}")).arg(address);
+        for endpoint in endpoints {
+            call.arg(format!("endpoint.{}", endpoint.listener)).arg(address_of(endpoint));
         }
         let held: Option<[Option<String>; 4]> = self.client.query(&call).await?;
         Ok(match held.map(|fields| fields.map(Option::unwrap_or_default)) {
@@ -108,48 +139,131 @@ impl Registration {
         })
     }
 
-    fn call(&self, function: &str) -> Cmd {
+    /// A Function's call with this broker's keys, and those of `others`.
+    fn call(&self, function: &str, others: &[NodeId]) -> Cmd {
+        let keyspace = self.client.keyspace();
         let mut call = redis::cmd("FCALL");
-        call.arg(function).arg(1).arg(self.client.keyspace().broker(self.identity.node));
+        call.arg(function).arg(2 + others.len()).arg(keyspace.broker(self.identity.node)).arg(keyspace.brokers());
+        for other in others {
+            call.arg(keyspace.broker(*other));
+        }
         call
     }
 
-    /// Renews the registration until `stopping`, then takes it away. Returns early, with false, when another broker has taken the
-    /// node id: this one must stop.
-    pub async fn keep(self, stopping: CancellationToken) -> bool {
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => break,
-                () = tokio::time::sleep(BETWEEN_HEARTBEATS) => {}
-            }
-            match self.renew().await {
-                Ok(true) => {}
-                Ok(false) => {
-                    error!(node = %self.identity.node, "another broker has taken this node id; this one stops");
-                    return false;
-                }
-                // The connection's supervisor tells of Redis' loss.
-                Err(StoreError::NotSent(_)) => {}
-                Err(error) => warn!(%error, "the broker's registration was not renewed"),
-            }
+    /// The registration's state: what `weir_broker_renew_v2` answers.
+    async fn renewed(&self, may_declare_gone: bool) -> Result<(i64, Option<Duration>, Option<View>), StoreError> {
+        let others = self.others.lock().clone();
+        let mut call = self.call("weir_broker_renew_v2", &others);
+        call.arg(self.identity.node.0).arg(&self.identity.incarnation).arg(millis(self.identity.session_timeout));
+        call.arg(self.clock.now_ms()).arg(if may_declare_gone { "bury" } else { "" });
+        for other in &others {
+            call.arg(other.0);
         }
-        let leave = self.call("weir_broker_leave_v1").arg(&self.incarnation).to_owned();
-        if let Err(error) = self.client.query::<()>(&leave).await {
-            warn!(%error, "the broker's registration stays until it expires");
-        }
-        true
+        let answer: Vec<Value> = self.client.query(&call).await?;
+        let mut answer = answer.into_iter();
+        let (word, soonest, all) = (answer.next(), answer.next(), answer.next());
+        let Some(Value::Int(word)) = word else {
+            return Err(StoreError::Refused("weir_broker_renew_v2 answered something else".to_owned()));
+        };
+        let soonest = match soonest {
+            Some(Value::Int(soonest)) => u64::try_from(soonest).ok().map(Duration::from_millis),
+            _ => None,
+        };
+        let view = all.map(|all| self.take_view(all)).transpose()?;
+        Ok((word, soonest, view))
     }
 
-    async fn renew(&self) -> Result<bool, StoreError> {
-        let mut call = self.call("weir_broker_renew_v1");
-        call.arg(&self.incarnation).arg(millis(TIME_TO_LIVE)).arg(self.clock.now_ms());
-        match self.client.query::<i64>(&call).await? {
-            1 => Ok(true),
-            0 => Ok(false),
-            // It ran out while Redis could not be reached, or Redis came back with less than it had.
-            _ => Ok(matches!(self.attempt("").await?, Attempt::Registered)),
+    fn take_view(&self, all: Value) -> Result<View, StoreError> {
+        let fields = HashMap::<String, String>::from_redis_value(all)
+            .map_err(|error| StoreError::Refused(format!("the hash of all brokers can't be read: {error}")))?;
+        let view = view(&fields);
+        let others = view.live.iter().map(|broker| broker.node).filter(|node| *node != self.identity.node);
+        *self.others.lock() = others.collect();
+        Ok(view)
+    }
+}
+
+#[async_trait]
+impl cluster::Registry for Registration {
+    async fn renew(&self, renewal: Renewal) -> Result<Renewed, cluster::RegistryError> {
+        let mut had_lapsed = false;
+        if renewal.anew_above.is_some()
+            && let Attempt::Held(_) = self.attempt("", &renewal).await?
+        {
+            return Ok(Renewed::Replaced);
+        }
+        for _ in 0..4 {
+            let known = self.others.lock().clone();
+            match self.renewed(renewal.may_declare_gone && !had_lapsed).await? {
+                (1, next_expiry, Some(view)) => {
+                    // A broker that this one did not know may be dead: its registration must be looked at too.
+                    if self.others.lock().iter().all(|other| known.contains(other)) {
+                        return Ok(Renewed::Registered { view, next_expiry, had_lapsed });
+                    }
+                }
+                (0, ..) => return Ok(Renewed::Replaced),
+                // It ran out while Redis could not be reached, or Redis came back with less than it had.
+                _ => {
+                    had_lapsed = true;
+                    if let Attempt::Held(_) = self.attempt("", &renewal).await? {
+                        return Ok(Renewed::Replaced);
+                    }
+                }
+            }
+        }
+        Err(cluster::RegistryError::Failed("the registration does not stay".to_owned()))
+    }
+
+    async fn leave(&self) -> Result<View, cluster::RegistryError> {
+        let mut call = self.call("weir_broker_leave_v2", &[]);
+        call.arg(self.identity.node.0).arg(&self.identity.incarnation);
+        let all: Value = self.client.query(&call).await?;
+        Ok(self.take_view(all)?)
+    }
+}
+
+impl From<StoreError> for cluster::RegistryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotSent(_) => Self::Unreachable,
+            error => Self::Failed(error.to_string()),
         }
     }
+}
+
+/// The hash of all brokers. A field that can't be read is passed over, and said.
+fn view(fields: &HashMap<String, String>) -> View {
+    let number = |name: &str| fields.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let mut view = View { generation: number("generation"), floor: number("floor"), ..View::default() };
+    for (field, value) in fields {
+        let read = if let Some(node) = field.strip_prefix("live:") {
+            live(node, value).map(|broker| view.live.push(broker))
+        } else if let Some(node) = field.strip_prefix("left:") {
+            node.parse().ok().zip(value.parse().ok()).map(|(node, left)| view.left.push((NodeId(node), left)))
+        } else {
+            Some(())
+        };
+        if read.is_none() {
+            warn!(field, value, "what Redis knows of a broker can't be read");
+        }
+    }
+    view.live.sort_by_key(|broker| broker.node);
+    view.left.sort_unstable();
+    view
+}
+
+fn live(node: &str, value: &str) -> Option<Broker> {
+    let mut parts = value.splitn(3, ' ');
+    let (joined, incarnation, details) = (parts.next()?, parts.next()?, parts.next()?);
+    let Details { rack, endpoints } = serde_json::from_str(details).ok()?;
+    let endpoints = endpoints.into_iter().map(|(listener, host, port)| Endpoint { listener, host, port }).collect();
+    Some(Broker {
+        node: NodeId(node.parse().ok()?),
+        incarnation: incarnation.to_owned(),
+        joined: joined.parse().ok()?,
+        rack,
+        endpoints,
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -15,7 +15,23 @@ pub(super) const BROKER: &[Definition] = &[
         Any,
         "Whether a Metadata request may create the topics that it names.",
     ),
+    Definition::new(
+        "broker.heartbeat.interval.ms",
+        Int,
+        "500",
+        AtLeast(1),
+        "How often this broker tells the others on the same Redis that it lives.",
+    )
+    .kafka_default("2000"),
     Definition::unset("broker.rack", String, Any, "Where this broker is, as told to clients."),
+    Definition::new(
+        "broker.session.timeout.ms",
+        Int,
+        "2000",
+        AtLeast(2),
+        "A broker that was not heard of for this long is gone, and others take over what it led.",
+    )
+    .kafka_default("9000"),
     Definition::unset(
         "cluster.id",
         String,

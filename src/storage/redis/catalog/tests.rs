@@ -13,7 +13,7 @@ use super::RedisCatalogStore;
 use crate::{
     clock::Clock,
     log::store::{
-        Append, AppendOutcome, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
+        Append, AppendOutcome, Claim, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
         TimestampedOffset,
     },
     model::{NodeId, PartitionId, TopicId},
@@ -63,6 +63,10 @@ impl LogStore for Partitions {
     }
 
     async fn load(&self, _: &PartitionId) -> Result<LogState, StoreError> {
+        Err(StoreError::NoSuchPartition)
+    }
+
+    async fn claim(&self, _: &PartitionId, _: &Claim) -> Result<LogState, StoreError> {
         Err(StoreError::NoSuchPartition)
     }
 

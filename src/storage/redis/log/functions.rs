@@ -4,7 +4,7 @@ use redis::{Cmd, Value};
 
 use super::core::{Core, EntryId, parse_epochs};
 use crate::{
-    log::store::StoreError,
+    log::store::{Claim, StoreError},
     model::{PartitionId, TopicId},
     storage::redis::{client::Client, keys::Keyspace},
 };
@@ -126,15 +126,29 @@ pub(super) async fn load(
 ) -> Result<Loaded, StoreError> {
     let mut command = call("weir1_load", keys);
     command.arg(topic.to_string()).arg(fields);
-    let answer: Value = client.query(&command).await?;
-    let answer = Answer::of(answer).ok_or_else(|| unexpected("weir1_load", &"no words"))?;
+    loaded("weir1_load", client.query(&command).await?)
+}
+
+/// As [`load`], and takes the lead.
+pub(super) async fn claim(client: &Client, keys: &Keys, topic: TopicId, claim: &Claim) -> Result<Loaded, StoreError> {
+    let mut command = call("weir1_claim", keys);
+    command.arg(topic.to_string()).arg(claim.epoch).arg(&claim.leader);
+    loaded("weir1_claim", client.query(&command).await?)
+}
+
+fn loaded(function: &str, answer: Value) -> Result<Loaded, StoreError> {
+    let answer = Answer::of(answer).ok_or_else(|| unexpected(function, &"no words"))?;
     let loaded = match answer.word.as_str() {
         "ok" => snapshot(&answer).map(|snapshot| Loaded::Here(Box::new(snapshot))),
         "gone" => answer.text(0).map(|cause| Loaded::Gone { cause, stream_exists: answer.number(1) == Some(1) }),
         "other" => Some(Loaded::Other),
+        "fenced" => match answer.number(0).map(i32::try_from) {
+            Some(Ok(epoch)) => return Err(StoreError::FencedLeader(epoch)),
+            _ => None,
+        },
         _ => None,
     };
-    loaded.ok_or_else(|| unexpected("weir1_load", &answer))
+    loaded.ok_or_else(|| unexpected(function, &answer))
 }
 
 fn snapshot(answer: &Answer) -> Option<Snapshot> {

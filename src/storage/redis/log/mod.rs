@@ -36,8 +36,8 @@ use super::{client::Client, server};
 use crate::{
     clock::Clock,
     log::store::{
-        Append, AppendOutcome, Capacity, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
-        TimestampedOffset,
+        Append, AppendOutcome, Capacity, Claim, LogState, LogStore, ProducerState, Read, Retention, StoreError,
+        StoredBatch, TimestampedOffset,
     },
     model::PartitionId,
 };
@@ -179,7 +179,17 @@ impl RedisLog {
     /// Reads the state, with `fields` of it.
     async fn snapshot(&self, partition: &Partition, fields: &[String]) -> Result<Snapshot, StoreError> {
         let generation = self.client.generation();
-        match functions::load(&self.client, &partition.keys, partition.id.topic_id, fields).await? {
+        let loaded = functions::load(&self.client, &partition.keys, partition.id.topic_id, fields).await?;
+        self.take_loaded(partition, generation, loaded)
+    }
+
+    fn take_loaded(
+        &self,
+        partition: &Partition,
+        generation: Option<u64>,
+        loaded: Loaded,
+    ) -> Result<Snapshot, StoreError> {
+        match loaded {
             Loaded::Here(snapshot) => {
                 let mut view = partition.view.lock();
                 view.take(generation, &snapshot.core);
@@ -200,6 +210,13 @@ impl RedisLog {
                 Err(StoreError::NoSuchPartition)
             }
         }
+    }
+
+    async fn inspected_state(&self, partition: &Partition, mut snapshot: Snapshot) -> Result<LogState, StoreError> {
+        if snapshot.length != Some(snapshot.core.entries) {
+            snapshot = self.inspect(partition, snapshot).await?;
+        }
+        Ok(log_state(&snapshot.core, &snapshot.epochs))
     }
 
     /// The core as far as it is known, else read.
@@ -264,11 +281,16 @@ impl LogStore for RedisLog {
 
     async fn load(&self, id: &PartitionId) -> Result<LogState, StoreError> {
         let partition = self.partition(id);
-        let mut snapshot = self.snapshot(&partition, &[]).await?;
-        if snapshot.length != Some(snapshot.core.entries) {
-            snapshot = self.inspect(&partition, snapshot).await?;
-        }
-        Ok(log_state(&snapshot.core, &snapshot.epochs))
+        let snapshot = self.snapshot(&partition, &[]).await?;
+        self.inspected_state(&partition, snapshot).await
+    }
+
+    async fn claim(&self, id: &PartitionId, claim: &Claim) -> Result<LogState, StoreError> {
+        let partition = self.partition(id);
+        let generation = self.client.generation();
+        let loaded = functions::claim(&self.client, &partition.keys, id.topic_id, claim).await?;
+        let snapshot = self.take_loaded(&partition, generation, loaded)?;
+        self.inspected_state(&partition, snapshot).await
     }
 
     async fn append(&self, id: &PartitionId, append: Append) -> Result<AppendOutcome, StoreError> {

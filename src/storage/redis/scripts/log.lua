@@ -337,6 +337,43 @@ local function load_state(keys, args)
   return { 'ok', length, unpack(redis.call('HMGET', keys[2], 'core', 'checked', 'epochs', unpack(args, 2))) }
 end
 
+local MOST_EPOCHS = 100
+
+-- The field `epochs` once `epoch` begins at the end of the log. Epochs without records, those of which no records are
+-- left, and the oldest of too many are not kept.
+local function begin_epoch(core, text, epoch)
+  local starts = {}
+  for known, start in string.gmatch(text, '(%d+):(%d+)') do starts[#starts + 1] = { known, tonumber(start) } end
+  if #starts == 0 then starts[1] = { string.format('%d', core.epoch), 0 } end
+  while #starts > 0 and starts[#starts][2] >= core.next_offset do starts[#starts] = nil end
+  starts[#starts + 1] = { string.format('%d', epoch), core.next_offset }
+  local first = math.max(1, #starts - MOST_EPOCHS + 1)
+  while starts[first + 1] and starts[first + 1][2] <= core.start do first = first + 1 end
+  local words = {}
+  for at = first, #starts do words[#words + 1] = string.format('%s:%d', starts[at][1], starts[at][2]) end
+  return table.concat(words, ' ')
+end
+
+-- Takes the lead. args: topic id, leader epoch, the leader (node id and incarnation). Answers as `weir1_load`, or `fenced`
+-- and the epoch where another leader has this one or a newer one. From here on no append of an earlier leader fits the core.
+local function claim(keys, args)
+  local core = open(keys[2], args[1])
+  if core then
+    local epoch, leader = tonumber(args[2]), redis.call('HGET', keys[2], 'leader')
+    if epoch < core.epoch or (epoch == core.epoch and leader and leader ~= args[3]) then
+      return { 'fenced', core.epoch }
+    end
+    if epoch > core.epoch then
+      local epochs = begin_epoch(core, redis.call('HGET', keys[2], 'epochs') or '', epoch)
+      core.epoch = epoch
+      redis.call('HSET', keys[2], 'core', format(core), 'leader', args[3], 'epochs', epochs)
+    elseif not leader then
+      redis.call('HSET', keys[2], 'leader', args[3])
+    end
+  end
+  return load_state(keys, { args[1] })
+end
+
 local function create(keys, args)
   local core, refusal = open(keys[2], args[1])
   if core then return { 'ok' } end
@@ -702,6 +739,7 @@ redis.register_function('weir1_put', put)
 redis.register_function('weir1_append', append)
 redis.register_function{ function_name = 'weir1_load', callback = load_state, flags = { 'no-writes' } }
 redis.register_function{ function_name = 'weir1_seek', callback = seek, flags = { 'no-writes' } }
+redis.register_function{ function_name = 'weir1_claim', callback = claim, flags = { 'allow-oom' } }
 redis.register_function('weir1_create', create)
 redis.register_function{ function_name = 'weir1_resolve', callback = resolve, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_start_at', callback = start_at, flags = { 'allow-oom' } }
