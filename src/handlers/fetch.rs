@@ -9,7 +9,6 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use kafka_protocol::{
     ResponseError,
     messages::{
@@ -33,7 +32,10 @@ use crate::{
     },
     model::{NodeId, TopicId, TopicName},
     net::{Close, Frame},
-    protocol::{fetch_response, records::Codec},
+    protocol::{
+        fetch_response,
+        records::{Codec, PlacedBatch},
+    },
 };
 
 /// Versions from this one on name topics by id.
@@ -276,7 +278,7 @@ impl Answer {
 }
 
 /// Neighbours of one topic share an entry, as in Kafka's answers.
-fn by_topic(answers: impl Iterator<Item = Answer>) -> (Vec<FetchableTopicResponse>, Vec<Vec<Bytes>>) {
+fn by_topic(answers: impl Iterator<Item = Answer>) -> (Vec<FetchableTopicResponse>, Vec<Vec<PlacedBatch>>) {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records = Vec::new();
     let mut last: Option<SessionTopic> = None;
@@ -291,7 +293,7 @@ fn by_topic(answers: impl Iterator<Item = Answer>) -> (Vec<FetchableTopicRespons
         }
         if let Some(topic) = topics.last_mut() {
             topic.partitions.push(data);
-            records.push(batches.into_iter().map(|batch| batch.bytes).collect());
+            records.push(batches.into_iter().map(|stored| stored.batch).collect());
         }
     }
     (topics, records)

@@ -176,7 +176,7 @@ impl Log {
         let metrics = &self.shared.options.metrics;
         for batch in fetch.found.iter().flatten().flat_map(|partition| &partition.batches) {
             metrics.fetched_records.inc_by(batch.count());
-            metrics.fetched_bytes.inc_by(batch.bytes.len() as u64);
+            metrics.fetched_bytes.inc_by(batch.size() as u64);
         }
         Fetched { partitions: fetch.found, held: fetch.held }
     }
@@ -297,7 +297,7 @@ impl Fetch<'_> {
 
     fn taken(&self, place: usize) -> usize {
         match self.found.get(place) {
-            Some(Ok(found)) => found.batches.iter().map(|batch| batch.bytes.len()).sum(),
+            Some(Ok(found)) => found.batches.iter().map(|batch| batch.size()).sum(),
             _ => 0,
         }
     }
@@ -370,7 +370,7 @@ fn take_batches(
         Ok(batches) => {
             let mut taken = 0;
             for batch in batches {
-                let size = batch.bytes.len();
+                let size = batch.size();
                 if taken + size > max_bytes && *bytes > 0 {
                     break;
                 }

@@ -90,13 +90,13 @@ impl StoredLog {
         let placement = Placement { base_offset, partition_leader_epoch: state.leader_epoch, log_append_time };
         let max_timestamp = log_append_time.unwrap_or(batch.max_timestamp());
         let last_offset = base_offset + i64::from(batch.record_count()) - 1;
-        let stored = StoredBatch { base_offset, last_offset, max_timestamp, bytes: batch.place(&placement) };
+        let stored = StoredBatch { base_offset, last_offset, max_timestamp, batch: batch.place(&placement) };
         if state.epoch_starts.last().is_none_or(|(epoch, _)| *epoch < state.leader_epoch) {
             state.epoch_starts.push((state.leader_epoch, base_offset));
         }
         state.next_offset = last_offset + 1;
         state.max_timestamp = state.max_timestamp.max(max_timestamp);
-        state.size_bytes += u64::try_from(stored.bytes.len()).expect("a length");
+        state.size_bytes += u64::try_from(stored.size()).expect("a length");
         self.batches.push(stored.clone());
         stored
     }
@@ -176,7 +176,7 @@ impl LogStore for MemoryStore {
         let mut bytes = 0;
         let mut found: Vec<StoredBatch> = Vec::new();
         for batch in log.batches.iter().filter(|batch| batch.last_offset >= read.offset) {
-            bytes += batch.bytes.len();
+            bytes += batch.size();
             if bytes > read.max_bytes && !found.is_empty() {
                 break;
             }

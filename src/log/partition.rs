@@ -600,7 +600,7 @@ impl Partition {
         if has_news {
             let metrics = &self.shared.options.metrics;
             metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
-            metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.bytes.len() as u64).sum());
+            metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.size() as u64).sum());
             inner.appended_at = Some(Instant::now());
             if inner.claimed.is_some() {
                 self.shared.tail.append(self.key(), stored);

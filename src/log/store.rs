@@ -4,11 +4,10 @@
 //! atomically. No method is cancel-safe in the sense of undoing: a dropped write may have happened.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::{
     model::PartitionId,
-    protocol::records::{Codec, TimestampType, ValidatedBatch},
+    protocol::records::{Codec, PlacedBatch, TimestampType, ValidatedBatch},
 };
 
 /// Why a storage did not do what it was asked, and whether it may have happened.
@@ -163,10 +162,15 @@ pub struct StoredBatch {
     pub last_offset: i64,
     /// The largest record timestamp in it.
     pub max_timestamp: i64,
-    pub bytes: Bytes,
+    pub batch: PlacedBatch,
 }
 
 impl StoredBatch {
+    /// Bytes as the wire has it.
+    pub fn size(&self) -> usize {
+        self.batch.size()
+    }
+
     /// How many offsets it covers.
     pub fn count(&self) -> u64 {
         u64::try_from(self.last_offset - self.base_offset + 1).unwrap_or(0)

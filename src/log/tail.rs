@@ -46,7 +46,7 @@ struct Age {
 }
 
 fn cost(batch: &StoredBatch) -> usize {
-    batch.bytes.len() + OVERHEAD
+    batch.size() + OVERHEAD
 }
 
 impl TailCache {
@@ -77,7 +77,7 @@ impl TailCache {
         let mut bytes = 0;
         let mut found = Vec::new();
         for batch in batches.range(first..) {
-            bytes += batch.bytes.len();
+            bytes += batch.size();
             if batch.last_offset >= end_offset || (bytes > max_bytes && !found.is_empty()) {
                 break;
             }
@@ -96,7 +96,7 @@ impl TailCache {
         }
         let mut bytes = 0;
         for batch in batches.range(first..) {
-            bytes += batch.bytes.len();
+            bytes += batch.size();
             if bytes >= enough {
                 break;
             }
@@ -203,11 +203,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::protocol::records::PlacedBatch;
 
     const TOPIC: TopicId = TopicId::ZERO;
 
     fn batch(base_offset: i64, last_offset: i64, size: usize) -> StoredBatch {
-        StoredBatch { base_offset, last_offset, max_timestamp: 0, bytes: Bytes::from(vec![0; size]) }
+        let batch = PlacedBatch::split(&Bytes::from(vec![0; size])).expect("it has a header");
+        StoredBatch { base_offset, last_offset, max_timestamp: 0, batch }
     }
 
     fn offsets(found: Option<Vec<StoredBatch>>) -> Option<Vec<i64>> {
@@ -254,10 +256,10 @@ mod tests {
     fn trimmed_and_removed_batches_give_their_bytes_back() {
         let cache = TailCache::new(100_000);
         for offset in 0..100 {
-            cache.append((TOPIC, 0), [batch(offset, offset, 10)]);
+            cache.append((TOPIC, 0), [batch(offset, offset, 70)]);
         }
         cache.trim((TOPIC, 0), 99);
-        assert_eq!(cache.bytes(), 10 + OVERHEAD);
+        assert_eq!(cache.bytes(), 70 + OVERHEAD);
         assert_eq!(offsets(cache.read((TOPIC, 0), 99, 1_000, i64::MAX)), Some(vec![99]));
         cache.remove((TOPIC, 0));
         assert_eq!(cache.bytes(), 0);
@@ -267,7 +269,7 @@ mod tests {
     fn runs_that_start_anew_all_the_time_do_not_grow_the_list_of_ages() {
         let cache = TailCache::new(1 << 20);
         for offset in 0..100_000 {
-            cache.append((TOPIC, 0), [batch(offset * 2, offset * 2, 1)]);
+            cache.append((TOPIC, 0), [batch(offset * 2, offset * 2, 61)]);
         }
         assert!(cache.runs.lock().ages.len() < 2_000);
     }

@@ -9,7 +9,7 @@ use kafka_protocol::{
     protocol::{Encodable, HeaderVersion},
 };
 
-use super::codec::EncodeError;
+use super::{codec::EncodeError, records::PlacedBatch};
 
 /// A batch below this size is copied: cheaper than a piece of its own.
 const WORTH_A_PIECE: usize = 2 << 10;
@@ -24,7 +24,7 @@ pub fn encode(
     correlation_id: i32,
     version: i16,
     response: &FetchResponse,
-    records: Vec<Vec<Bytes>>,
+    records: Vec<Vec<PlacedBatch>>,
 ) -> Result<Vec<Bytes>, EncodeError> {
     let mut pieces = Pieces { version, done: Vec::new(), current: BytesMut::with_capacity(256) };
     pieces.current.put_i32(0);
@@ -53,7 +53,7 @@ struct Pieces {
     current: BytesMut,
 }
 
-type Records<'a> = &'a mut std::vec::IntoIter<Vec<Bytes>>;
+type Records<'a> = &'a mut std::vec::IntoIter<Vec<PlacedBatch>>;
 
 impl Pieces {
     fn is_flexible(&self) -> bool {
@@ -109,7 +109,7 @@ impl Pieces {
         Ok(())
     }
 
-    fn partition(&mut self, partition: &PartitionData, batches: Vec<Bytes>) -> Result<(), EncodeError> {
+    fn partition(&mut self, partition: &PartitionData, batches: Vec<PlacedBatch>) -> Result<(), EncodeError> {
         self.current.put_i32(partition.partition_index);
         self.current.put_i16(partition.error_code);
         self.current.put_i64(partition.high_watermark);
@@ -126,9 +126,9 @@ impl Pieces {
         if self.version >= 11 {
             self.current.put_i32(partition.preferred_read_replica.0);
         }
-        let size: usize = batches.iter().map(Bytes::len).sum();
+        let size: usize = batches.iter().map(PlacedBatch::size).sum();
         self.length(Some(size))?;
-        for batch in batches {
+        for batch in &batches {
             self.records(batch);
         }
         if self.is_flexible() {
@@ -137,12 +137,13 @@ impl Pieces {
         Ok(())
     }
 
-    fn records(&mut self, batch: Bytes) {
-        if batch.len() < WORTH_A_PIECE {
-            self.current.put_slice(&batch);
+    fn records(&mut self, batch: &PlacedBatch) {
+        self.current.put_slice(batch.header());
+        if batch.records().len() < WORTH_A_PIECE {
+            self.current.put_slice(batch.records());
         } else {
             self.done.push(self.current.split().freeze());
-            self.done.push(batch);
+            self.done.push(batch.records().clone());
         }
     }
 
@@ -226,7 +227,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::protocol::codec::encode_response;
+    use crate::protocol::{codec::encode_response, records::HEADER_LENGTH};
 
     fn partition(index: i32, version: i16) -> PartitionData {
         let mut partition = PartitionData::default()
@@ -248,11 +249,11 @@ mod tests {
     #[test]
     fn the_pieces_are_what_kafka_protocol_writes_in_every_version() {
         for version in 4..=18 {
-            let batches: Vec<Vec<Bytes>> = vec![
-                vec![],
-                vec![Bytes::from(vec![1; 10]), Bytes::from(vec![2; WORTH_A_PIECE]), Bytes::from(vec![3; 300])],
-                vec![Bytes::from(vec![4; 70_000])],
-            ];
+            let batch = |byte: u8, records: usize| {
+                PlacedBatch::split(&Bytes::from(vec![byte; HEADER_LENGTH + records])).expect("it has a header")
+            };
+            let batches =
+                vec![vec![], vec![batch(1, 10), batch(2, WORTH_A_PIECE), batch(3, 300)], vec![batch(4, 70_000)]];
             let aborted = vec![AbortedTransaction::default().with_producer_id(5.into()).with_first_offset(6)];
             let mut partitions = vec![
                 partition(0, version),
@@ -282,9 +283,13 @@ mod tests {
             }
             response.responses = vec![topic(partitions.clone()), topic(Vec::new())];
             let pieces = encode(8, version, &response, batches.clone()).expect("it fits");
-            assert!(pieces.contains(&batches[1][1]) && pieces.contains(&batches[2][0]), "large batches are not copied");
+            for large in [&batches[1][1], &batches[2][0]] {
+                let place = large.records().as_ptr();
+                assert!(pieces.iter().any(|piece| piece.as_ptr() == place), "large batches are not copied");
+            }
             for (partition, batches) in partitions.iter_mut().zip(&batches) {
-                partition.records = Some(Bytes::from(batches.concat()));
+                let whole: Vec<Bytes> = batches.iter().map(PlacedBatch::to_bytes).collect();
+                partition.records = Some(Bytes::from(whole.concat()));
             }
             response.responses = vec![topic(partitions), topic(Vec::new())];
             let whole = encode_response(8, version, &response).expect("it fits");

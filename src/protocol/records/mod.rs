@@ -29,7 +29,7 @@ pub use header::{
     Attributes, BatchHeader, HEADER_LENGTH, LOG_OVERHEAD, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID,
     NO_SEQUENCE, NO_TIMESTAMP, TimestampType, increment_sequence,
 };
-pub use place::Placement;
+pub use place::{PlacedBatch, Placement};
 pub use rebuild::RebuildError;
 pub use split::{Batch, Batches, single_batch};
 pub use validate::{ValidatedBatch, ValidationLimits, validate};

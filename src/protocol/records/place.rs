@@ -30,12 +30,50 @@ impl ValidatedBatch {
         header
     }
 
-    /// The batch as it stands in the log: one copy.
-    pub fn place(&self, placement: &Placement) -> Bytes {
-        let sent = self.batch.bytes();
-        let mut bytes = Vec::with_capacity(sent.len());
-        bytes.extend_from_slice(&self.placed_header(placement).encode());
-        bytes.extend_from_slice(sent.get(HEADER_LENGTH..).unwrap_or_default());
-        Bytes::from(bytes)
+    /// The batch as it stands in the log. The records are those that were sent, not a copy.
+    pub fn place(&self, placement: &Placement) -> PlacedBatch {
+        PlacedBatch { header: self.placed_header(placement).encode(), records: self.batch.payload() }
+    }
+}
+
+/// A batch as it stands in the log and as consumers get it. In two parts, since the log changes only the header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedBatch {
+    header: [u8; HEADER_LENGTH],
+    records: Bytes,
+}
+
+impl PlacedBatch {
+    /// `None` where there is not even a header.
+    pub fn split(bytes: &Bytes) -> Option<Self> {
+        Some(Self { header: *bytes.first_chunk()?, records: bytes.slice(HEADER_LENGTH..) })
+    }
+
+    pub fn header(&self) -> &[u8; HEADER_LENGTH] {
+        &self.header
+    }
+
+    /// What follows the header.
+    pub fn records(&self) -> &Bytes {
+        &self.records
+    }
+
+    /// Bytes of the whole batch.
+    pub fn size(&self) -> usize {
+        HEADER_LENGTH + self.records.len()
+    }
+
+    /// The same batch elsewhere in the log: the base offset lies outside of what the CRC covers.
+    #[must_use]
+    pub fn moved_to(mut self, base_offset: i64) -> Self {
+        if let Some(field) = self.header.first_chunk_mut() {
+            *field = base_offset.to_be_bytes();
+        }
+        self
+    }
+
+    /// In one part.
+    pub fn to_bytes(&self) -> Bytes {
+        [&self.header[..], &self.records].concat().into()
     }
 }

@@ -13,14 +13,18 @@ use std::{
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
-    ServerErrorKind, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, ServerError,
+    ServerErrorKind, Value, io::tcp::TcpSettings,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{keys::Keyspace, scripts};
+use super::{
+    connection::{self, Connection, Event, Failure, Request},
+    keys::Keyspace,
+    scripts,
+};
 use crate::{log::store::StoreError, telemetry::metrics::RedisMetrics};
 
 /// How Redis is reached.
@@ -38,7 +42,7 @@ pub struct Options {
 
 /// One life of the shared connection.
 struct Link {
-    connection: MultiplexedConnection,
+    connection: Connection,
     generation: u64,
 }
 
@@ -81,7 +85,7 @@ impl Current {
 
 pub struct Client {
     options: Options,
-    client: redis::Client,
+    info: ConnectionInfo,
     current: Arc<Current>,
     generations: AtomicU64,
     changes: Arc<Changes>,
@@ -104,9 +108,8 @@ impl Client {
                 .set_protocol(ProtocolVersion::RESP3)
                 .set_lib_name("weir", env!("CARGO_PKG_VERSION")),
         );
-        let client = redis::Client::open(info.clone())?;
         let manager = deadpool_redis::Manager::new_with_config(
-            info,
+            info.clone(),
             AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(options.connect_timeout))
                 .set_response_timeout(Some(options.response_timeout)),
@@ -119,7 +122,7 @@ impl Client {
             .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "the pool", error.to_string())))?;
         let this = Arc::new(Self {
             options,
-            client,
+            info,
             current: Arc::new(Current { metrics, ..Current::default() }),
             generations: AtomicU64::new(0),
             changes: Arc::new(Changes::default()),
@@ -146,33 +149,23 @@ impl Client {
     async fn establish(&self) -> Result<(), RedisError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let (changes, current) = (self.changes.clone(), self.current.clone());
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.options.connect_timeout))
-            .set_response_timeout(Some(self.options.response_timeout))
-            .set_push_sender(move |push: PushInfo| {
-                match push.kind {
-                    PushKind::Disconnection => current.give_up(generation),
-                    PushKind::Invalidate => changes.take_push(push),
-                    _ => {}
-                }
-                Ok::<(), std::convert::Infallible>(())
-            });
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        scripts::load(&mut connection).await?;
+        let options = connection::Options {
+            connect_timeout: self.options.connect_timeout,
+            response_timeout: self.options.response_timeout,
+        };
+        let connection = Connection::open(&self.info, options, move |event| match event {
+            Event::Push(push) => changes.take_push(push),
+            Event::Closed => current.give_up(generation),
+        })
+        .await?;
+        scripts::load(&connection).await?;
         // NOLOOP leaves out what this connection writes itself, so an append wakes readers once, in this process.
-        redis::cmd("CLIENT")
-            .arg("TRACKING")
-            .arg("ON")
-            .arg("BCAST")
-            .arg("PREFIX")
-            .arg(self.options.keyspace.stream_prefix())
-            .arg("PREFIX")
-            .arg(self.options.keyspace.catalog_version())
-            .arg("PREFIX")
-            .arg(self.options.keyspace.brokers())
-            .arg("NOLOOP")
-            .exec_async(&mut connection)
-            .await?;
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("NOLOOP");
+        tracking.arg("PREFIX").arg(self.options.keyspace.stream_prefix());
+        tracking.arg("PREFIX").arg(self.options.keyspace.catalog_version());
+        tracking.arg("PREFIX").arg(self.options.keyspace.brokers());
+        connection.command(&tracking).await?;
         self.current.take(Link { connection, generation });
         self.changes.reset();
         Ok(())
@@ -223,34 +216,72 @@ impl Client {
 
     /// Sends one command on the shared connection.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let link = self.link()?;
-        let mut connection = link.connection.clone();
-        let started = Instant::now();
-        let mut answer = command.query_async(&mut connection).await;
-        if matches!(&answer, Err(error) if scripts::is_missing(error)) {
-            // Nothing ran: the server has no such Function (a new server, FUNCTION FLUSH).
-            scripts::load(&mut connection).await.map_err(|error| self.failed(error, link.generation))?;
-            answer = command.query_async(&mut connection).await;
-        }
-        self.current.metrics.duration.observe(started.elapsed());
-        answer.map_err(|error| self.failed(error, link.generation))
+        self.query_with(|| Request::command(command)).await
     }
 
-    /// Loads the Function libraries again; for a caller that finds "Function not found" inside the answers of a pipeline.
+    /// As [`Client::query`], of the one command that `request` makes.
+    pub(super) async fn query_with<T: FromRedisValue>(&self, request: impl Fn() -> Request) -> Result<T, StoreError> {
+        let answer = match self.answer_to(request()).await? {
+            // Nothing ran: the server has no such Function (a new server, FUNCTION FLUSH).
+            Value::ServerError(error) if scripts::is_missing(&error) => {
+                self.load_libraries().await?;
+                self.answer_to(request()).await?
+            }
+            answer => answer,
+        };
+        self.read(answer)
+    }
+
+    /// Sends commands that need not go together on the shared connection. After an error, the others may have been done.
+    pub async fn query_all<T: FromRedisValue>(&self, commands: &[Cmd]) -> Result<T, StoreError> {
+        let answers = self.send(Request::pipeline(commands)).await?;
+        self.read(Value::Array(answers))
+    }
+
+    /// Sends a request of one command or one transaction on the shared connection. Errors of the server, also those
+    /// within an answer, are values.
+    pub(super) async fn answer_to(&self, request: Request) -> Result<Value, StoreError> {
+        Ok(self.send(request).await?.pop().unwrap_or_default())
+    }
+
+    async fn send(&self, request: Request) -> Result<Vec<Value>, StoreError> {
+        let link = self.link()?;
+        let started = Instant::now();
+        let answers = link.connection.send(request).await;
+        self.current.metrics.duration.observe(started.elapsed());
+        answers.map_err(|failure| {
+            self.current.give_up(link.generation);
+            let error = match failure {
+                Failure::NotSent(text) => StoreError::NotSent(text),
+                Failure::Lost(text) => StoreError::OutcomeUnknown(text),
+            };
+            self.current.metrics.failed(failure_kind(&error));
+            error
+        })
+    }
+
+    /// An answer as `T`; an error of the server is an error.
+    fn read<T: FromRedisValue>(&self, answer: Value) -> Result<T, StoreError> {
+        answer
+            .extract_error()
+            .and_then(|answer| Ok(redis::from_redis_value(answer)?))
+            .map_err(|error| self.failed(&error))
+    }
+
+    /// What a refusal by the server means, which an answer held as a value.
+    pub(super) fn refused(&self, error: ServerError) -> StoreError {
+        self.failed(&error.into())
+    }
+
+    /// Loads the Function libraries again; for a caller that finds "Function not found" inside an answer.
     pub async fn load_libraries(&self) -> Result<(), StoreError> {
         let link = self.link()?;
-        scripts::load(&mut link.connection.clone()).await.map_err(|error| self.failed(error, link.generation))
-    }
-
-    /// Sends a pipeline or, when it is `atomic`, a transaction on the shared connection. After an error that a server
-    /// answers to one command, the others may have been done; [`Pipeline::ignore_errors`] tells each command's answer.
-    pub async fn query_pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
-        let link = self.link()?;
-        let mut connection = link.connection.clone();
-        let started = Instant::now();
-        let answer = pipeline.query_async(&mut connection).await;
-        self.current.metrics.duration.observe(started.elapsed());
-        answer.map_err(|error| self.failed(error, link.generation))
+        scripts::load(&link.connection).await.map_err(|error| {
+            if error.is_io_error() {
+                self.current.give_up(link.generation);
+            }
+            self.failed(&error)
+        })
     }
 
     /// An exclusive connection, for long reads that must not delay the shared one.
@@ -262,13 +293,14 @@ impl Client {
         })
     }
 
-    fn failed(&self, error: RedisError, generation: u64) -> StoreError {
+    fn failed(&self, error: &RedisError) -> StoreError {
         // A server that became a replica takes no writes: its address may lead to another one by now.
-        let demoted = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
-        if error.is_io_error() || error.is_unrecoverable_error() || demoted {
+        if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+            && let Some(generation) = self.generation()
+        {
             self.current.give_up(generation);
         }
-        let error = store_error(&error);
+        let error = store_error(error);
         self.current.metrics.failed(failure_kind(&error));
         self.complain(&error);
         error
@@ -373,9 +405,11 @@ impl Changes {
         self.notify.notify_one();
     }
 
-    fn take_push(&self, push: PushInfo) {
-        let Some(Value::Array(keys)) = push.data.into_iter().next() else {
-            return self.reset();
+    /// `invalidate` and the keys; null where all keys were (FLUSHALL). Other pushes are not asked for.
+    fn take_push(&self, push: Vec<Value>) {
+        let keys = match <[Value; 2]>::try_from(push) {
+            Ok([_, Value::Array(keys)]) => keys,
+            _ => return self.reset(),
         };
         let mut pending = self.pending.lock();
         if !pending.everything {

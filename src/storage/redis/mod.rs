@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod client;
+mod connection;
 pub mod embedded;
 pub mod groups;
 pub mod keys;

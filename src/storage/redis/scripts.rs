@@ -1,6 +1,8 @@
 //! The Function libraries that Weir loads into Redis. A Function's name carries a version and never changes meaning.
 
-use redis::{RedisError, aio::ConnectionLike};
+use redis::{RedisError, ServerError};
+
+use super::connection::Connection;
 
 /// One library a file, `scripts/*.lua`.
 const LIBRARIES: &[&str] = &[
@@ -11,14 +13,14 @@ const LIBRARIES: &[&str] = &[
 ];
 
 /// Loads every library, replacing one of the same name.
-pub(super) async fn load(connection: &mut impl ConnectionLike) -> Result<(), RedisError> {
+pub(super) async fn load(connection: &Connection) -> Result<(), RedisError> {
     for source in LIBRARIES {
-        redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(*source).exec_async(connection).await?;
+        connection.command(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(*source)).await?;
     }
     Ok(())
 }
 
 /// Whether a call failed because the server has no such Function, so nothing ran.
-pub(super) fn is_missing(error: &RedisError) -> bool {
+pub(super) fn is_missing(error: &ServerError) -> bool {
     error.to_string().contains("Function not found")
 }

@@ -47,7 +47,7 @@ fn batches_of_every_client_and_codec_are_accepted_and_placed_as_kafka_placed_the
                         partition_leader_epoch: batch.header().partition_leader_epoch,
                         log_append_time: None,
                     };
-                    assert_eq!(valid.place(&placement), batch.bytes(), "{client} {codec:?}");
+                    assert_eq!(valid.place(&placement).to_bytes(), batch.bytes(), "{client} {codec:?}");
                 }
                 stored.extend_from_slice(batch.bytes());
             }

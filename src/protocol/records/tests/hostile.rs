@@ -210,7 +210,7 @@ fn exercise(bytes: Bytes) {
         assert_eq!(records.iter().count(), usize::try_from(valid.record_count()).expect("a count"));
         let rebuilt = valid.rebuild(Some(Compression::new(Codec::Lz4)), 16 * MEBIBYTE).expect("and stored anew");
         let placement = Placement { base_offset: 9, partition_leader_epoch: 1, log_append_time: Some(NOW) };
-        for placed in [valid.place(&placement), rebuilt.place(&placement)] {
+        for placed in [valid.place(&placement).to_bytes(), rebuilt.place(&placement).to_bytes()] {
             let placed = Batch::parse(placed).expect("a batch");
             assert!(placed.check_crc().is_ok());
             assert!(placed.records(16 * MEBIBYTE).expect("records").iter().all(|record| record.is_ok()));

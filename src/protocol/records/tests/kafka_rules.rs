@@ -197,7 +197,7 @@ fn unused_attribute_bits_do_no_harm() {
     let bytes = edit(&three_records(Codec::None), |header| header.attributes.0 |= 0xff80);
     let valid = check(bytes.clone(), &default_limits()).expect("Kafka takes it");
     let placement = Placement { base_offset: 0, partition_leader_epoch: -1, log_append_time: None };
-    assert_eq!(valid.place(&placement), bytes);
+    assert_eq!(valid.place(&placement).to_bytes(), bytes);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn the_maximum_timestamp_of_the_header_is_corrected() {
     assert_eq!(valid.max_timestamp(), NOW + 2);
     assert_eq!(valid.max_timestamp_index(), Some(2));
     let placement = Placement { base_offset: 40, partition_leader_epoch: 1, log_append_time: None };
-    let placed = Batch::parse(valid.place(&placement)).expect("a batch");
+    let placed = Batch::parse(valid.place(&placement).to_bytes()).expect("a batch");
     assert!(placed.check_crc().is_ok());
     assert_eq!(placed.header().max_timestamp, NOW + 2);
     assert_eq!(placed.header().last_offset(), 42);
@@ -297,7 +297,7 @@ fn log_append_time_is_the_timestamp_of_every_record() {
         let valid = check(three_records(codec), &default_limits()).expect("valid");
         let time = NOW + 77;
         let placement = Placement { base_offset: 5, partition_leader_epoch: 0, log_append_time: Some(time) };
-        let placed = Batch::parse(valid.place(&placement)).expect("a batch");
+        let placed = Batch::parse(valid.place(&placement).to_bytes()).expect("a batch");
         assert!(placed.check_crc().is_ok());
         assert_eq!(placed.header().timestamp_type(), TimestampType::LogAppendTime);
         let records = read(&placed.records(MEBIBYTE).expect("records"));
@@ -321,7 +321,7 @@ fn a_producer_does_not_choose_log_append_time() {
     // On a topic with CreateTime Kafka clears the mark.
     let valid = check(marked.clone(), &default_limits()).expect("Kafka takes it");
     let placement = Placement { base_offset: 0, partition_leader_epoch: 0, log_append_time: None };
-    let placed = Batch::parse(valid.place(&placement)).expect("a batch");
+    let placed = Batch::parse(valid.place(&placement).to_bytes()).expect("a batch");
     assert!(placed.check_crc().is_ok());
     assert_eq!(placed.header().timestamp_type(), TimestampType::CreateTime);
     let timestamps: Vec<i64> =
@@ -351,7 +351,7 @@ fn offsets_that_do_not_count_from_zero_are_counted_anew() {
         assert!(!rebuilt.needs_rebuild(None));
         assert_eq!(rebuilt.header().codec(), Ok(codec));
         let placement = Placement { base_offset: 100, partition_leader_epoch: 0, log_append_time: None };
-        let placed = Batch::parse(rebuilt.place(&placement)).expect("a batch");
+        let placed = Batch::parse(rebuilt.place(&placement).to_bytes()).expect("a batch");
         assert!(placed.check_crc().is_ok());
         let read_back = read(&placed.records(MEBIBYTE).expect("records"));
         let expected: Vec<OwnedRecord> =

@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(&read(&valid.records(MEBIBYTE).expect("records")), &records);
 
         let placement = Placement { base_offset, partition_leader_epoch: 3, log_append_time: append_time };
-        let placed = Batch::parse(valid.place(&placement)).expect("one batch");
+        let placed = Batch::parse(valid.place(&placement).to_bytes()).expect("one batch");
         prop_assert!(placed.check_crc().is_ok());
         prop_assert_eq!(placed.header().base_offset, base_offset);
         prop_assert_eq!(placed.header().partition_leader_epoch, 3);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use redis::{Cmd, Pipeline};
+use redis::Cmd;
 use tracing::warn;
 
 use super::{client::Client, keys::Keyspace};
@@ -58,12 +58,17 @@ impl GroupStore for RedisGroupStore {
     }
 
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
-        let mut pipeline = Pipeline::with_capacity(groups.len() * 2);
-        for group in groups {
-            pipeline.cmd("HGETALL").arg(self.keyspace.group(group));
-            pipeline.cmd("HGETALL").arg(self.keyspace.group_offsets(group));
-        }
-        let hashes: Vec<encoding::Hash> = self.client.query_pipeline(&pipeline).await?;
+        let read = |key: String| {
+            let mut command = redis::cmd("HGETALL");
+            command.arg(key);
+            command
+        };
+        let commands: Vec<Cmd> = groups
+            .iter()
+            .flat_map(|group| [self.keyspace.group(group), self.keyspace.group_offsets(group)])
+            .map(read)
+            .collect();
+        let hashes: Vec<encoding::Hash> = self.client.query_all(&commands).await?;
         let mut hashes = hashes.into_iter();
         let mut loaded = Vec::with_capacity(groups.len());
         while let (Some(group), Some(offsets)) = (hashes.next(), hashes.next()) {

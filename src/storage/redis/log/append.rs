@@ -2,17 +2,21 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 use tracing::warn;
 
 use super::{
     Options, Partition, RedisLog, Writer,
     core::{Core, EntryId},
+    entries::Entries,
     functions::{self, Answer, Keys, call},
     plan::{Basis, MOST_BATCHES, Plan, mark_interval},
     producers::Producer,
 };
-use crate::log::store::{Append, AppendOutcome, AppendRefusal, Appended, StoreError};
+use crate::{
+    log::store::{Append, AppendOutcome, AppendRefusal, Appended, StoreError},
+    storage::redis::connection::Request,
+};
 
 /// After so many refusals of one append in a row it goes through the Function, which gives the offsets itself.
 const REFUSALS_BEFORE_FUNCTION: u32 = 2;
@@ -228,18 +232,17 @@ impl RedisLog {
     ) -> Result<Written, StoreError> {
         let keys = &partition.keys;
         let entries = std::mem::take(&mut plan.entries);
-        let count = entries.len();
-        let mut pipeline = Pipeline::with_capacity(count + 3);
-        pipeline.atomic().ignore_errors();
-        pipeline.add_command(set_id(keys, EntryId::MAX));
+        let count = entries.iter().map(Entries::len).sum();
+        let mut transaction = Request::transaction();
+        transaction.queue(&set_id(keys, EntryId::MAX));
         let mut guard = call("weir1_guard", keys);
         guard.arg(core.to_string()).arg(core.last.to_string()).arg(core.entries);
         for id in producer_ids(append, from) {
             guard.arg(Producer::field(id));
         }
-        pipeline.add_command(guard);
-        for entry in entries {
-            pipeline.add_command(entry);
+        transaction.queue(&guard);
+        for entries in entries {
+            entries.queue(&mut transaction);
         }
         let mut seal = call("weir1_seal", keys);
         seal.arg(count);
@@ -247,10 +250,11 @@ impl RedisLog {
         for (field, value) in self.state_changes(partition, writer, append, core, plan) {
             seal.arg(field).arg(value);
         }
-        pipeline.add_command(seal);
+        transaction.queue(&seal);
 
-        let answer = match self.client.query_pipeline::<Value>(&pipeline).await {
+        let answer = match self.client.answer_to(transaction.execute()).await {
             Ok(Value::Array(answer)) => answer,
+            Ok(Value::ServerError(refusal)) => return Err(self.client.refused(refusal)),
             Ok(other) => return Ok(Written::Unknown(functions::unexpected("EXEC", &other))),
             Err(error @ StoreError::OutcomeUnknown(_)) => return Ok(Written::Unknown(error)),
             Err(error) => return Err(error),
@@ -298,16 +302,13 @@ impl RedisLog {
         for (field, value) in changes {
             command.arg(field).arg(value);
         }
-        for entry in std::mem::take(&mut plan.entries) {
-            // Without XADD, the key and NOMKSTREAM.
-            command.arg(entry.args_iter().count().saturating_sub(3));
-            for argument in entry.args_iter().skip(3) {
-                if let redis::Arg::Simple(bytes) = argument {
-                    command.arg(bytes);
-                }
-            }
-        }
-        match self.client.query::<Value>(&command).await {
+        let arguments = plan.entries.iter().map(Entries::function_arguments).sum();
+        let request = || {
+            let mut request = Request::open_command(&command, arguments);
+            plan.entries.iter().for_each(|entries| entries.write_for_function(&mut request));
+            request
+        };
+        match self.client.query_with::<Value>(request).await {
             Ok(Value::Int(length)) => Ok(Written::Landed {
                 core: plan.core.clone(),
                 base_offsets: plan.accepted.iter().map(|batch| batch.base_offset).collect(),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redis::{Cmd, Value};
+use redis::{RedisWrite, Value};
 
 use super::{core::EntryId, json};
 use crate::{
@@ -131,48 +131,65 @@ impl<'a> Body<'a> {
         self.arguments() == 0
     }
 
-    pub(super) fn write(&self, command: &mut Cmd) {
+    pub(super) fn write(&self, out: &mut impl RedisWrite) {
         if let Some((id, epoch)) = self.producer {
-            command.arg(PRODUCER_FIELD).arg(format!("{id} {epoch}"));
+            out.write_arg(PRODUCER_FIELD);
+            out.write_arg_fmt(format_args!("{id} {epoch}"));
         }
         if let Some(key) = self.key {
-            command.arg(KEY_FIELD).arg(key);
+            out.write_arg(KEY_FIELD);
+            out.write_arg(key);
         }
         let mut field = Vec::new();
         for (name, value) in self.headers.clone() {
             field.clear();
             field.extend_from_slice(if value.is_some() { HEADER_PREFIX } else { NULL_HEADER_PREFIX });
             field.extend_from_slice(name);
-            command.arg(field.as_slice()).arg(value.unwrap_or_default());
+            out.write_arg(&field);
+            out.write_arg(value.unwrap_or_default());
         }
         match &self.value {
             Content::Null => {}
             Content::Raw(value) => {
-                command.arg(VALUE_FIELD).arg(*value);
+                out.write_arg(VALUE_FIELD);
+                out.write_arg(value);
             }
             Content::Flat(flat) => {
-                command.arg(JSON_FIELD).arg(flat.shape.as_str());
+                out.write_arg(JSON_FIELD);
+                out.write_arg(flat.shape.as_bytes());
                 for (name, value) in &flat.fields {
-                    command.arg(*name).arg(*value);
+                    out.write_arg(name);
+                    out.write_arg(value);
                 }
             }
         }
     }
 }
 
-/// Writes `__ts`, where it is due. `delta` is the ID's left half less the record's timestamp.
-pub(super) fn write_timestamp(command: &mut Cmd, field: TimestampField, delta: i64, body: &Body<'_>) {
-    match field {
-        TimestampField::AppendTime if delta == 0 => {
-            command.arg(TIMESTAMP_FIELD).arg("append");
-        }
-        TimestampField::AppendTime => {
-            command.arg(TIMESTAMP_FIELD).arg(format!("append {delta}"));
-        }
+/// The field `__ts` of one entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timestamp {
+    is_append_time: bool,
+    delta: i64,
+}
+
+impl Timestamp {
+    /// `None` where the entry needs none. `delta` is the ID's left half less the record's timestamp.
+    pub(super) fn of(field: TimestampField, delta: i64, body: &Body<'_>) -> Option<Self> {
         // An entry needs a field.
-        TimestampField::IfNeeded if delta == 0 && !body.is_empty() => {}
-        TimestampField::IfNeeded | TimestampField::Always => {
-            command.arg(TIMESTAMP_FIELD).arg(delta);
+        let is_due = field != TimestampField::IfNeeded || delta != 0 || body.is_empty();
+        is_due.then_some(Self { is_append_time: field == TimestampField::AppendTime, delta })
+    }
+
+    /// Name and value.
+    pub(super) const ARGUMENTS: usize = 2;
+
+    pub(super) fn write(self, out: &mut impl RedisWrite) {
+        out.write_arg(TIMESTAMP_FIELD);
+        match self {
+            Self { is_append_time: true, delta: 0 } => out.write_arg(b"append"),
+            Self { is_append_time: true, delta } => out.write_arg_fmt(format_args!("append {delta}")),
+            Self { is_append_time: false, delta } => out.write_arg(itoa::Buffer::new().format(delta).as_bytes()),
         }
     }
 }
@@ -274,9 +291,11 @@ mod tests {
         let records = batch.records(usize::MAX).expect("it is not compressed");
         let record = records.iter().next().expect("there is one").expect("it is well-formed");
         let body = Body::of(&record, format, None).expect("the format takes anything");
-        let mut command = Cmd::new();
+        let mut command = redis::Cmd::new();
         let delta = i64::try_from(id.ms).expect("it is a time") - timestamp;
-        write_timestamp(&mut command, field, delta, &body);
+        if let Some(timestamp) = Timestamp::of(field, delta, &body) {
+            timestamp.write(&mut command);
+        }
         body.write(&mut command);
         let fields = command
             .args_iter()

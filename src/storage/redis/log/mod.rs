@@ -3,6 +3,7 @@
 
 mod append;
 mod core;
+mod entries;
 mod entry;
 mod functions;
 mod json;

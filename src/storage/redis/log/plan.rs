@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use redis::Cmd;
 
 use super::{
     Options,
     core::{Core, EntryId},
-    entry::{BATCH_FIELD, Body, TimestampField, write_timestamp},
+    entries::Entries,
+    entry::{Body, Timestamp, TimestampField},
     producers::{PastBatch, Producer, Verdict, judge},
 };
 use crate::{
     log::store::{Append, AppendRefusal, Appended, Layout, StoredBatch, ValueFormat},
     model::ProducerIdentity,
     protocol::records::{
-        BatchHeader, Placement, RecordView, Records, TimestampType, ValidatedBatch, increment_sequence,
+        BatchHeader, PlacedBatch, Placement, RecordView, Records, TimestampType, ValidatedBatch, increment_sequence,
     },
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Accepted {
     max_timestamp_index: i64,
     log_append_time: Option<i64>,
     /// As consumers get it, if it lands where it is expected.
-    bytes: Bytes,
+    batch: PlacedBatch,
     producer: Option<ProducerChange>,
     wire_bytes: u64,
 }
@@ -73,8 +73,9 @@ pub(super) struct Plan {
     pub(super) accepted: Vec<Accepted>,
     /// What needs no writing: duplicates and refusals, with their index.
     pub(super) answered: Vec<(usize, Result<Appended, AppendRefusal>)>,
-    /// One `XADD` per entry, for the transaction.
-    pub(super) entries: Vec<Cmd>,
+    /// Of each batch that is accepted.
+    pub(super) entries: Vec<Entries>,
+    entry_count: usize,
     /// The core once all landed as planned.
     pub(super) core: Core,
     /// `<offset> <text>` of a mark that is due.
@@ -95,6 +96,7 @@ impl Plan {
             accepted: Vec::new(),
             answered: Vec::new(),
             entries: Vec::new(),
+            entry_count: 0,
             core: basis.core.clone(),
             mark: None,
             producers: HashMap::new(),
@@ -155,7 +157,7 @@ impl Plan {
                 None => i64::from(batch.max_timestamp_index().unwrap_or(0)),
             },
             log_append_time,
-            bytes: batch.place(&placement),
+            batch: batch.place(&placement),
             producer: header.has_producer_id().then(|| {
                 let past = PastBatch {
                     timestamp: log_append_time.unwrap_or_else(|| batch.max_timestamp()),
@@ -175,13 +177,13 @@ impl Plan {
             wire_bytes: u64::try_from(header.size()).unwrap_or(0),
         };
 
-        let (commands, core, bytes) = match append.layout {
+        let (entries, core, bytes) = match append.layout {
             Layout::Batch => {
-                if !self.fits(basis.options, 1, accepted.bytes.len()) {
+                if !self.fits(basis.options, 1, accepted.batch.size()) {
                     return false;
                 }
-                let (command, core) = self.batch_entry(basis.stream, &accepted);
-                (vec![command], core, accepted.bytes.len())
+                let (entries, core) = self.batch_entry(basis.stream, &accepted);
+                (entries, core, accepted.batch.size())
             }
             Layout::Record(format) => {
                 let records = match decompressed(batch, basis.options) {
@@ -196,7 +198,7 @@ impl Plan {
                     return false;
                 }
                 match self.record_entries(basis.stream, &accepted, &records, format) {
-                    Ok((commands, core)) => (commands, core, bytes),
+                    Ok((entries, core)) => (entries, core, bytes),
                     Err(refusal) => {
                         self.answered.push((index, Err(refusal)));
                         return true;
@@ -208,7 +210,8 @@ impl Plan {
         self.core.bytes += accepted.wire_bytes;
         self.core.take_timestamp(accepted.max_timestamp, base_offset + accepted.max_timestamp_index);
         self.bytes += bytes;
-        self.entries.extend(commands);
+        self.entry_count += entries.len();
+        self.entries.push(entries);
         self.has_batch_entries |= append.layout == Layout::Batch;
         if let Some(change) = &accepted.producer {
             self.is_repeating_producer |= self.producers.contains_key(&change.id);
@@ -222,18 +225,16 @@ impl Plan {
 
     fn fits(&self, options: &Options, entries: usize, bytes: usize) -> bool {
         self.accepted.is_empty()
-            || (self.entries.len().saturating_add(entries) <= options.transaction_max_entries
+            || (self.entry_count.saturating_add(entries) <= options.transaction_max_entries
                 && self.bytes.saturating_add(bytes) <= options.transaction_max_bytes)
     }
 
-    fn batch_entry(&self, stream: &str, accepted: &Accepted) -> (Cmd, Core) {
+    fn batch_entry(&self, stream: &str, accepted: &Accepted) -> (Entries, Core) {
         let mut core = self.core.clone();
         let last_offset = accepted.base_offset + accepted.records - 1;
         let id = core.next_id(accepted.max_timestamp, last_offset);
         core.advance(id, last_offset + 1);
-        let mut command = xadd(stream, id, accepted.bytes.len());
-        command.arg(BATCH_FIELD).arg(accepted.bytes.as_ref());
-        (command, core)
+        (Entries::of_batch(stream, id, &accepted.batch), core)
     }
 
     fn record_entries(
@@ -242,9 +243,10 @@ impl Plan {
         accepted: &Accepted,
         records: &Records,
         format: ValueFormat,
-    ) -> Result<(Vec<Cmd>, Core), AppendRefusal> {
+    ) -> Result<(Entries, Core), AppendRefusal> {
         let mut core = self.core.clone();
-        let mut commands = Vec::with_capacity(usize::try_from(accepted.records).unwrap_or(0));
+        let count = usize::try_from(accepted.records).unwrap_or(0);
+        let mut entries = Entries::with_capacity(stream, count, records.payload().len());
         let mut timestamps_until = self.timestamps_until;
         let mut bodies = Bodies { format, arguments: 0 };
         for record in records {
@@ -255,17 +257,21 @@ impl Plan {
             let id = core.next_id(timestamp, offset);
             core.advance(id, offset + 1);
             let delta = i64::try_from(id.ms).unwrap_or(i64::MAX).saturating_sub(timestamp);
-            let mut command = xadd(stream, id, 0);
             let field = timestamp_field(accepted.log_append_time, offset < timestamps_until);
             if field == TimestampField::IfNeeded && delta != 0 {
                 timestamps_until = offset + KEEP_TIMESTAMPS;
             }
-            write_timestamp(&mut command, field, delta, &body);
-            body.write(&mut command);
-            commands.push(command);
+            let timestamp = Timestamp::of(field, delta, &body);
+            let arguments = body.arguments() + timestamp.map_or(0, |_| Timestamp::ARGUMENTS);
+            entries.add(stream, id, arguments, |fields| {
+                if let Some(timestamp) = timestamp {
+                    timestamp.write(fields);
+                }
+                body.write(fields);
+            });
         }
         self.timestamps_until = timestamps_until;
-        Ok((commands, core))
+        Ok((entries, core))
     }
 
     /// A mark where this append begins, if enough was written since the last one.
@@ -287,7 +293,7 @@ impl Plan {
 
     /// Whether the Function can write it.
     pub(super) fn fits_function(&self) -> bool {
-        !self.is_repeating_producer && self.entries.iter().all(|entry| argument_count(entry) < MOST_FUNCTION_ARGUMENTS)
+        !self.is_repeating_producer && self.entries.iter().all(|entries| entries.fit_function(MOST_FUNCTION_ARGUMENTS))
     }
 
     /// The rest of the arguments of `weir1_append`: how many batches, and each of them.
@@ -306,7 +312,8 @@ impl Plan {
             let Some(batch) = append.batches.get(accepted.index) else { continue };
             match append.layout {
                 Layout::Batch => {
-                    let rest = accepted.bytes.get(8..).unwrap_or_default();
+                    let whole = accepted.batch.to_bytes();
+                    let rest = whole.get(8..).unwrap_or_default();
                     command.arg("b").arg(accepted.records).arg(accepted.max_timestamp);
                     command.arg(accepted.max_timestamp_index).arg(rest);
                 }
@@ -331,8 +338,6 @@ impl Plan {
 impl Accepted {
     /// The answer, if the batch landed at `base_offset`.
     pub(super) fn landed(&self, base_offset: i64) -> Appended {
-        let bytes =
-            if base_offset == self.base_offset { self.bytes.clone() } else { rebased(&self.bytes, base_offset) };
         Appended {
             base_offset,
             log_append_time_ms: self.log_append_time.unwrap_or(-1),
@@ -341,7 +346,7 @@ impl Accepted {
                 base_offset,
                 last_offset: base_offset + self.records - 1,
                 max_timestamp: self.max_timestamp,
-                bytes,
+                batch: self.batch.clone().moved_to(base_offset),
             }),
         }
     }
@@ -356,25 +361,6 @@ impl Accepted {
 /// As Kafka 4.3.1, with the batch's largest timestamp as the time, also on a topic with CreateTime.
 fn duplicate(past: &PastBatch) -> Appended {
     Appended { base_offset: past.base_offset, log_append_time_ms: past.timestamp, duplicate: true, stored: None }
-}
-
-/// The base offset lies outside of what the CRC covers.
-pub(super) fn rebased(batch: &[u8], base_offset: i64) -> Bytes {
-    let mut bytes = batch.to_vec();
-    if let Some(field) = bytes.first_chunk_mut::<8>() {
-        *field = base_offset.to_be_bytes();
-    }
-    Bytes::from(bytes)
-}
-
-fn xadd(stream: &str, id: EntryId, bytes: usize) -> Cmd {
-    let mut command = Cmd::with_capacity(8, bytes + stream.len() + 64);
-    command.arg("XADD").arg(stream).arg("NOMKSTREAM").arg(id.to_string());
-    command
-}
-
-fn argument_count(command: &Cmd) -> usize {
-    command.args_iter().count()
 }
 
 fn timestamp_field(log_append_time: Option<i64>, keep: bool) -> TimestampField {

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     log::store::{Read, StoreError, StoredBatch},
     protocol::records::{
-        BatchBuilder, BatchHeader, BatchOptions, Codec, Compression, EndTransactionMarker, NewRecord, ProducerStamp,
-        TimestampType,
+        BatchBuilder, BatchHeader, BatchOptions, Codec, Compression, EndTransactionMarker, NewRecord, PlacedBatch,
+        ProducerStamp, TimestampType,
     },
     storage::redis::client::store_error,
 };
@@ -247,7 +247,7 @@ impl Assembler {
         }
     }
 
-    fn take_batch(&mut self, id: EntryId, last_offset: i64, mut bytes: Vec<u8>) -> Taken {
+    fn take_batch(&mut self, id: EntryId, last_offset: i64, bytes: Vec<u8>) -> Taken {
         let Ok(header) = BatchHeader::parse(&bytes) else { return Taken::Foreign };
         let base_offset = last_offset.saturating_sub(i64::from(header.last_offset_delta));
         if header.size() != bytes.len() || header.last_offset_delta < 0 || base_offset < 0 {
@@ -261,19 +261,15 @@ impl Assembler {
             self.is_full = true;
             return Taken::NoMore;
         }
-        // The ID is what counts; a batch that was copied here by hand may say something else.
-        if let Some(field) = bytes.first_chunk_mut::<8>()
-            && header.base_offset != base_offset
-        {
-            *field = base_offset.to_be_bytes();
-        }
+        let Some(batch) = PlacedBatch::split(&Bytes::from(bytes)) else { return Taken::Foreign };
         self.note_gap(base_offset);
-        self.bytes += bytes.len();
+        self.bytes += batch.size();
         self.batches.push(StoredBatch {
             base_offset,
             last_offset,
             max_timestamp: header.max_timestamp,
-            bytes: Bytes::from(bytes),
+            // The ID is what counts; a batch that was copied here by hand may say something else.
+            batch: batch.moved_to(base_offset),
         });
         self.advance(id, last_offset);
         self.is_full = self.bytes >= self.read.max_bytes;
@@ -340,9 +336,9 @@ impl Assembler {
         };
         // It fails where an encoder does; the records are then sent without compression.
         let max_timestamp = building.max_timestamp;
-        if let Ok(bytes) = building.builder.finish() {
-            self.bytes += bytes.len();
-            self.batches.push(StoredBatch { base_offset, last_offset, max_timestamp, bytes });
+        if let Some(batch) = building.builder.finish().ok().as_ref().and_then(PlacedBatch::split) {
+            self.bytes += batch.size();
+            self.batches.push(StoredBatch { base_offset, last_offset, max_timestamp, batch });
         }
     }
 

@@ -65,7 +65,7 @@ async fn a_batch_is_stored_as_it_was_sent() {
             let stored = outcome.batches[0].as_ref().expect("it was taken").stored.clone().expect("it is no duplicate");
             let read = world.read(stored.base_offset, 1).await;
             assert_eq!(read, [stored]);
-            assert_eq!(read[0].bytes[17..], sent.batch().bytes()[17..]);
+            assert_eq!(read[0].batch.to_bytes()[17..], sent.batch().bytes()[17..]);
         }
     }
 }
@@ -177,7 +177,7 @@ async fn with_log_append_time_records_get_the_brokers_time() {
         let batches = world.read(0, 1 << 20).await;
         let types: Vec<TimestampType> = batches
             .iter()
-            .map(|batch| Batch::parse(batch.bytes.clone()).expect("it is a batch").header().timestamp_type())
+            .map(|batch| Batch::parse(batch.batch.to_bytes()).expect("it is a batch").header().timestamp_type())
             .collect();
         assert!(types.iter().all(|kind| *kind == TimestampType::LogAppendTime), "{types:?}");
         let times: Vec<i64> = world.records(0).await.iter().map(|record| record.timestamp).collect();
@@ -256,7 +256,7 @@ async fn an_older_leader_is_fenced_and_epochs_are_kept() {
         .read(0, 1 << 20)
         .await
         .iter()
-        .map(|batch| Batch::parse(batch.bytes.clone()).expect("it is a batch").header().partition_leader_epoch)
+        .map(|batch| Batch::parse(batch.batch.to_bytes()).expect("it is a batch").header().partition_leader_epoch)
         .collect();
     assert_eq!(epochs, [0, 0, 3, 5]);
 }

@@ -198,7 +198,7 @@ pub(super) fn stamped(count: usize, producer_id: i64, producer_epoch: i16, base_
 }
 
 pub(super) fn got(stored: &StoredBatch) -> Vec<Got> {
-    let batch = Batch::parse(stored.bytes.clone()).expect("a consumer can read it");
+    let batch = Batch::parse(stored.batch.to_bytes()).expect("a consumer can read it");
     batch.check_crc().expect("the checksum is right");
     assert_eq!(batch.header().base_offset, stored.base_offset);
     assert_eq!(batch.header().last_offset(), stored.last_offset);

@@ -32,7 +32,7 @@ async fn a_read_keeps_to_its_bytes_and_the_next_goes_on() {
         let mut reads = 0;
         while offset < 1000 {
             let batches = world.read(offset, 20_000).await;
-            let bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
+            let bytes: usize = batches.iter().map(|batch| batch.size()).sum();
             assert!(bytes <= 20_000, "{bytes}");
             assert_eq!(batches[0].base_offset, offset);
             offset = batches.last().expect("there are more").last_offset + 1;
@@ -49,7 +49,7 @@ async fn records_are_compressed_as_the_reader_asks() {
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
         let read = Read { offset: 0, max_bytes: 1 << 20, end_offset: i64::MAX, codec };
         let batches = world.log.read(&world.id, read).await.expect("Redis is up");
-        assert_eq!(Batch::parse(batches[0].bytes.clone()).expect("it is a batch").header().codec(), Ok(codec));
+        assert_eq!(Batch::parse(batches[0].batch.to_bytes()).expect("it is a batch").header().codec(), Ok(codec));
         assert_eq!(batches.iter().flat_map(got).collect::<Vec<_>>(), plain);
     }
 }

@@ -1,0 +1,136 @@
+//! The broker's own connection to Redis: pipelined, RESP3, without a copy of large arguments between the request and the
+//! socket (docs/adr/0030). The crate `redis` makes the commands and knows the types; this part moves the bytes.
+//!
+//! One task owns the socket. It writes what waits in as few calls as the socket takes, in the order of
+//! [`Connection::send`], and hands out the replies in the same order. When it ends, every request is told whether a part of
+//! it may have reached the server.
+
+mod driver;
+mod reply;
+mod request;
+mod stream;
+
+use std::{io, time::Duration};
+
+use redis::{Cmd, ConnectionInfo, ErrorKind, RedisError, Value};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+pub(in crate::storage::redis) use self::request::Request;
+use self::{driver::Driver, stream::Stream};
+
+/// Requests that wait to be written. Their bytes are bounded by who makes them (the memory that requests are admitted to).
+const QUEUED_REQUESTS: usize = 4_096;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No byte of the request was written.
+    NotSent(String),
+    /// It may have been carried out.
+    Lost(String),
+}
+
+/// What happens besides answers.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A push, its kind first.
+    Push(Vec<Value>),
+    /// No more requests can be sent. The last event.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) connect_timeout: Duration,
+    /// A request that has no answer by then counts as lost.
+    pub(super) response_timeout: Duration,
+}
+
+/// A request with who waits for its replies.
+struct Outgoing {
+    request: Request,
+    reply: oneshot::Sender<Result<Vec<Value>, Failure>>,
+}
+
+/// Ends when it is dropped.
+pub(super) struct Connection {
+    queue: mpsc::Sender<Outgoing>,
+    response_timeout: Duration,
+}
+
+impl Connection {
+    /// Connects and logs in. `events` is called from the task that owns the socket: it must not block.
+    pub(super) async fn open(
+        info: &ConnectionInfo,
+        options: Options,
+        events: impl Fn(Event) + Send + Unpin + 'static,
+    ) -> Result<Self, RedisError> {
+        let late = || RedisError::from(io::Error::new(io::ErrorKind::TimedOut, "no connection in time"));
+        timeout(options.connect_timeout, async {
+            let stream = Stream::connect(info.addr()).await?;
+            let (queue, queued) = mpsc::channel(QUEUED_REQUESTS);
+            tokio::spawn(Driver::new(stream, queued, events));
+            let connection = Self { queue, response_timeout: options.response_timeout };
+            connection.log_in(info).await?;
+            Ok(connection)
+        })
+        .await
+        .map_err(|_| late())?
+    }
+
+    async fn log_in(&self, info: &ConnectionInfo) -> Result<(), RedisError> {
+        let settings = info.redis_settings();
+        let mut hello = redis::cmd("HELLO");
+        hello.arg(3);
+        if let Some(password) = settings.password() {
+            hello.arg("AUTH").arg(settings.username().unwrap_or("default")).arg(password);
+        }
+        self.command(&hello).await?;
+        if settings.db() != 0 {
+            self.command(redis::cmd("SELECT").arg(settings.db())).await?;
+        }
+        for (name, value) in [("LIB-NAME", "weir"), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
+            // Redis before 7.2 does not know it.
+            match self.command(redis::cmd("CLIENT").arg("SETINFO").arg(name).arg(value)).await {
+                Err(error) if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one command; an error of the server is an error.
+    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let io_error = |kind, text| RedisError::from(io::Error::new(kind, text));
+        match self.send(Request::command(command)).await {
+            Ok(mut replies) => match replies.pop() {
+                Some(Value::ServerError(error)) => Err(error.into()),
+                reply => Ok(reply.unwrap_or_default()),
+            },
+            Err(Failure::NotSent(text)) => Err(io_error(io::ErrorKind::NotConnected, text)),
+            Err(Failure::Lost(text)) => Err(io_error(io::ErrorKind::ConnectionAborted, text)),
+        }
+    }
+
+    /// Sends a request and waits for its replies, one for each of its commands (a transaction is one). Errors of the server
+    /// are [`Value::ServerError`]. Dropping the future does not take the request back.
+    pub(super) async fn send(&self, request: Request) -> Result<Vec<Value>, Failure> {
+        let (reply, replied) = oneshot::channel();
+        if self.queue.send(Outgoing { request, reply }).await.is_err() {
+            return Err(Failure::NotSent("the connection was closed".to_owned()));
+        }
+        match timeout(self.response_timeout, replied).await {
+            Ok(Ok(replies)) => replies,
+            Ok(Err(_)) => Err(Failure::Lost("the connection ended".to_owned())),
+            Err(_) => Err(Failure::Lost(format!("no answer within {:?}", self.response_timeout))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

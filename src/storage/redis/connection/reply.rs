@@ -1,0 +1,332 @@
+//! RESP3, read as it arrives: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+
+use bytes::{Buf, BytesMut};
+use redis::Value;
+
+/// Aggregates within aggregates; Redis' answers have four at most.
+const DEEPEST: usize = 32;
+/// Values that are allotted before they have arrived.
+const MOST_ALLOTTED: usize = 1_024;
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Reply {
+    Value(Value),
+    /// Its kind first.
+    Push(Vec<Value>),
+}
+
+/// The server does not speak RESP3.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("an answer is not RESP3: {0}")]
+pub(super) struct Malformed(&'static str);
+
+/// Takes bytes in [`Parser::buffer`], gives replies. Keeps its place within a reply, so that each byte is looked at once.
+#[derive(Debug, Default)]
+pub(super) struct Parser {
+    pub(super) buffer: BytesMut,
+    /// The aggregates that the next value is within, the outermost first.
+    open: Vec<Aggregate>,
+}
+
+#[derive(Debug)]
+struct Aggregate {
+    kind: Kind,
+    missing: usize,
+    values: Vec<Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Array,
+    Set,
+    Map,
+    Push,
+    /// Belongs to the value that follows it, and is not for us.
+    Attribute,
+}
+
+/// What a piece of the buffer was.
+enum Element {
+    Value(Value),
+    Opened(Kind, usize),
+}
+
+impl Parser {
+    /// How many more bytes are certainly needed for the next value, 1 where it is not known.
+    pub(super) fn missing(&self) -> usize {
+        let Some(end) = line_end(&self.buffer) else { return 1 };
+        match (self.buffer.first(), number(self.buffer.get(1..end).unwrap_or_default())) {
+            (Some(b'$' | b'=' | b'!'), Some(length)) => {
+                let length = usize::try_from(length).unwrap_or(0);
+                (end + 2).saturating_add(length).saturating_add(2).saturating_sub(self.buffer.len()).max(1)
+            }
+            _ => 1,
+        }
+    }
+
+    /// Takes a status (`+OK`, `+QUEUED`) off the buffer, if that is what comes next.
+    pub(super) fn skip_status(&mut self) -> bool {
+        if !self.open.is_empty() || self.buffer.first() != Some(&b'+') {
+            return false;
+        }
+        let Some(end) = line_end(&self.buffer) else { return false };
+        self.buffer.advance(end + 2);
+        true
+    }
+
+    /// The next reply; `None` until more has arrived.
+    pub(super) fn next(&mut self) -> Result<Option<Reply>, Malformed> {
+        loop {
+            let mut value = match self.element()? {
+                None => return Ok(None),
+                Some(Element::Value(value)) => value,
+                Some(Element::Opened(kind, 0)) => match close(kind, Vec::new()) {
+                    Some(Reply::Value(value)) => value,
+                    Some(push) => return Ok(Some(push)),
+                    None => continue,
+                },
+                Some(Element::Opened(kind, missing)) => {
+                    if self.open.len() == DEEPEST {
+                        return Err(Malformed("too many aggregates within each other"));
+                    }
+                    let values = Vec::with_capacity(missing.min(MOST_ALLOTTED));
+                    self.open.push(Aggregate { kind, missing, values });
+                    continue;
+                }
+            };
+            // The value may complete the aggregates that it is within.
+            loop {
+                let Some(innermost) = self.open.last_mut() else { return Ok(Some(Reply::Value(value))) };
+                innermost.values.push(value);
+                innermost.missing -= 1;
+                if innermost.missing > 0 {
+                    break;
+                }
+                let Some(whole) = self.open.pop() else { break };
+                match close(whole.kind, whole.values) {
+                    Some(Reply::Value(closed)) => value = closed,
+                    Some(push) if self.open.is_empty() => return Ok(Some(push)),
+                    Some(_) => return Err(Malformed("a push within another value")),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// Takes a scalar or the head of an aggregate off the buffer.
+    fn element(&mut self) -> Result<Option<Element>, Malformed> {
+        let Some(end) = line_end(&self.buffer) else { return Ok(None) };
+        let Some((&sign, line)) = self.buffer.get(..end).and_then(<[u8]>::split_first) else {
+            return Err(Malformed("an empty line"));
+        };
+        let count = |factor: usize| {
+            let count = number(line).ok_or(Malformed("a length is no number"))?;
+            Ok::<_, Malformed>(usize::try_from(count).ok().map(|count| count.saturating_mul(factor)))
+        };
+        let element = match sign {
+            b'+' if line == b"OK" => Element::Value(Value::Okay),
+            b'+' | b'(' => Element::Value(Value::SimpleString(String::from_utf8_lossy(line).into_owned())),
+            b':' => Element::Value(Value::Int(number(line).ok_or(Malformed("no integer"))?)),
+            b'_' => Element::Value(Value::Nil),
+            b'#' => Element::Value(Value::Boolean(line == b"t")),
+            b',' => {
+                let text = std::str::from_utf8(line).map_err(|_| Malformed("no number"))?;
+                Element::Value(Value::Double(text.parse().map_err(|_| Malformed("no number"))?))
+            }
+            b'-' => Element::Value(server_error(line)),
+            b'$' | b'=' | b'!' => {
+                let Some(length) = count(1)? else {
+                    self.buffer.advance(end + 2);
+                    return Ok(Some(Element::Value(Value::Nil)));
+                };
+                let whole = end.checked_add(2 + 2).and_then(|fixed| fixed.checked_add(length));
+                let whole = whole.ok_or(Malformed("a string without end"))?;
+                if self.buffer.len() < whole {
+                    return Ok(None);
+                }
+                self.buffer.advance(end + 2);
+                let body = self.buffer.split_to(length);
+                self.buffer.advance(2);
+                return Ok(Some(Element::Value(match sign {
+                    // `txt:` or `mkd:` first.
+                    b'=' => Value::BulkString(body.get(4..).unwrap_or_default().to_vec()),
+                    b'!' => server_error(&body),
+                    _ => Value::BulkString(body.to_vec()),
+                })));
+            }
+            b'*' | b'~' | b'%' | b'>' | b'|' => {
+                let (kind, factor) = match sign {
+                    b'*' => (Kind::Array, 1),
+                    b'~' => (Kind::Set, 1),
+                    b'%' => (Kind::Map, 2),
+                    b'>' => (Kind::Push, 1),
+                    _ => (Kind::Attribute, 2),
+                };
+                count(factor)?.map_or(Element::Value(Value::Nil), |missing| Element::Opened(kind, missing))
+            }
+            _ => return Err(Malformed("an unknown type")),
+        };
+        self.buffer.advance(end + 2);
+        Ok(Some(element))
+    }
+}
+
+/// `None` for an attribute.
+fn close(kind: Kind, values: Vec<Value>) -> Option<Reply> {
+    Some(match kind {
+        Kind::Array => Reply::Value(Value::Array(values)),
+        Kind::Set => Reply::Value(Value::Set(values)),
+        Kind::Push => Reply::Push(values),
+        Kind::Attribute => return None,
+        Kind::Map => {
+            let mut values = values.into_iter();
+            Reply::Value(Value::Map(std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()))
+        }
+    })
+}
+
+/// Where the first line ends, before its CR LF.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\r', bytes).filter(|end| bytes.get(end + 1) == Some(&b'\n'))
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    let (negative, digits) = match digits.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        Some((b'+', rest)) => (false, rest),
+        _ => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let value = digits.iter().try_fold(0_i64, |value, digit| {
+        let digit = i64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        value.checked_mul(10)?.checked_sub(digit)
+    })?;
+    if negative { Some(value) } else { value.checked_neg() }
+}
+
+/// The crate knows the codes.
+fn server_error(text: &[u8]) -> Value {
+    let mut line = Vec::with_capacity(text.len() + 3);
+    line.push(b'-');
+    line.extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
+    line.extend_from_slice(b"\r\n");
+    redis::parse_redis_value(&line).unwrap_or_else(|_| Value::SimpleString(String::from_utf8_lossy(text).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn replies(parser: &mut Parser) -> Vec<Reply> {
+        std::iter::from_fn(|| parser.next().expect("it is RESP3")).collect()
+    }
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    const EVERYTHING: &[u8] = b"+OK\r\n+fine\r\n:-12\r\n$5\r\na\r\nbc\r\n$-1\r\n*-1\r\n_\r\n#t\r\n,1.5\r\n*0\r\n\
+        *2\r\n:1\r\n*2\r\n$1\r\nx\r\n*1\r\n~1\r\n:7\r\n%1\r\n+a\r\n=7\r\ntxt:abc\r\n>2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n\
+        |1\r\n+ttl\r\n:3\r\n*1\r\n|1\r\n+a\r\n:1\r\n:9\r\n(123456789012345678901234567890\r\n";
+
+    fn expected() -> Vec<Reply> {
+        let value = Reply::Value;
+        vec![
+            value(Value::Okay),
+            value(Value::SimpleString("fine".into())),
+            value(Value::Int(-12)),
+            value(bulk("a\r\nbc")),
+            value(Value::Nil),
+            value(Value::Nil),
+            value(Value::Nil),
+            value(Value::Boolean(true)),
+            value(Value::Double(1.5)),
+            value(Value::Array(vec![])),
+            value(Value::Array(vec![
+                Value::Int(1),
+                Value::Array(vec![bulk("x"), Value::Array(vec![Value::Set(vec![Value::Int(7)])])]),
+            ])),
+            value(Value::Map(vec![(Value::SimpleString("a".into()), bulk("abc"))])),
+            Reply::Push(vec![Value::SimpleString("invalidate".into()), Value::Array(vec![bulk("k")])]),
+            value(Value::Array(vec![Value::Int(9)])),
+            value(Value::SimpleString("123456789012345678901234567890".into())),
+        ]
+    }
+
+    #[test]
+    fn every_type_is_read() {
+        let mut parser = Parser::default();
+        parser.buffer.extend_from_slice(EVERYTHING);
+        assert_eq!(replies(&mut parser), expected());
+        assert!(parser.buffer.is_empty());
+    }
+
+    #[test]
+    fn errors_keep_their_code() {
+        let mut parser = Parser::default();
+        parser.buffer.extend_from_slice(b"-LOADING soon\r\n!21\r\nSYNTAX invalid\r\nthing\r\n*1\r\n-OOM full\r\n");
+        let errors: Vec<(String, String)> = replies(&mut parser)
+            .into_iter()
+            .map(|reply| match reply {
+                Reply::Value(Value::Array(mut values)) => values.pop().expect("it has one"),
+                Reply::Value(value) => value,
+                Reply::Push(_) => panic!("no push"),
+            })
+            .map(|value| match value {
+                Value::ServerError(error) => (error.code().to_owned(), error.details().unwrap_or_default().to_owned()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [("LOADING", "soon"), ("SYNTAX", "invalid  thing"), ("OOM", "full")];
+        assert_eq!(errors, expected.map(|(code, text)| (code.to_owned(), text.to_owned())));
+    }
+
+    #[test]
+    fn a_status_can_be_skipped_without_looking_at_it() {
+        let mut parser = Parser::default();
+        parser.buffer.extend_from_slice(b"+QUEUED\r\n-ERR no\r\n+QUE");
+        assert!(parser.skip_status());
+        assert!(!parser.skip_status());
+        assert!(matches!(parser.next(), Ok(Some(Reply::Value(Value::ServerError(_))))));
+        assert!(!parser.skip_status());
+        assert_eq!(parser.next(), Ok(None));
+    }
+
+    #[test]
+    fn it_is_known_how_much_of_a_string_is_missing() {
+        let mut parser = Parser::default();
+        parser.buffer.extend_from_slice(b"$100\r\nabc");
+        assert_eq!(parser.missing(), 99);
+        parser.buffer.clear();
+        assert_eq!(parser.missing(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_bytes_are_cut_makes_no_difference(cuts in proptest::collection::vec(0..EVERYTHING.len(), 0..20)) {
+            let mut cuts = cuts;
+            cuts.extend([0, EVERYTHING.len()]);
+            cuts.sort_unstable();
+            let mut parser = Parser::default();
+            let mut got = Vec::new();
+            for pair in cuts.windows(2) {
+                parser.buffer.extend_from_slice(&EVERYTHING[pair[0]..pair[1]]);
+                got.extend(replies(&mut parser));
+            }
+            prop_assert_eq!(got, expected());
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(
+            prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'*'), Just(b'$'), Just(b'>'), Just(b'1'), Just(b'-'), any::<u8>()], 0..60,
+        )) {
+            let mut parser = Parser::default();
+            parser.buffer.extend_from_slice(&bytes);
+            while let Ok(Some(_)) = parser.next() {}
+        }
+    }
+}
