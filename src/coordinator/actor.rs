@@ -21,6 +21,7 @@ use super::{
     CoordinatorError, Shared,
     command::{Command, Reply, Results, give},
     store::{GroupEpoch, GroupWrite, Loaded, StoreError, WriteError},
+    writer::Writer,
 };
 use crate::{
     groups::{
@@ -84,6 +85,8 @@ pub(super) struct Actor {
     id: GroupId,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
+    /// `None` where the broker stops already.
+    writer: Option<Writer>,
     /// `None` while it has to be loaded again; `unavailable` says what is answered then.
     group: Option<Group>,
     unavailable: CoordinatorError,
@@ -121,6 +124,7 @@ impl Actor {
         };
         let mut actor = Self {
             id,
+            writer: shared.writer.upgrade(),
             shared,
             commands,
             group,
@@ -319,15 +323,24 @@ impl Actor {
 
     fn write(&mut self) {
         let staged = std::mem::take(&mut self.staged);
-        let (store, id, expected) = (self.shared.store.clone(), self.id.clone(), self.epoch);
+        let (id, expected) = (self.id.clone(), self.epoch);
         self.work = Some(match (staged.delete, expected) {
-            (true, Some(expected)) => Box::pin(async move { Finished::Deleted(store.delete(&id, expected).await) }),
+            (true, Some(expected)) => {
+                let store = self.shared.store.clone();
+                Box::pin(async move { Finished::Deleted(store.delete(&id, expected).await) })
+            }
             // A group that is not stored has nothing to delete.
             (true, None) => Box::pin(async { Finished::Deleted(Ok(())) }),
             (false, expected) => {
                 let offsets = staged.offsets.iter().map(|(at, offset)| (*at, offset.clone())).collect();
                 let write = GroupWrite { expected, record: staged.record, offsets };
-                Box::pin(async move { Finished::Written(store.write(&id, write).await) })
+                let writer = self.writer.clone();
+                Box::pin(async move {
+                    Finished::Written(match writer {
+                        Some(writer) => writer.write(id, write).await,
+                        None => Err(StoreError::NotSent("the broker stops".to_owned()).into()),
+                    })
+                })
             }
         });
         self.underway = Some(Underway { offsets: staged.offsets, answers: staged.answers });

@@ -4,6 +4,7 @@ mod actor;
 mod command;
 mod mirror;
 pub mod store;
+mod writer;
 
 use std::{
     collections::HashMap,
@@ -28,6 +29,7 @@ use command::{Command, Reply};
 pub use command::{Fetch, Fetched, Heartbeat, Results};
 use mirror::Mirror;
 use store::{GroupStore, Loaded};
+use writer::WeakWriter;
 
 use crate::{
     clock::Clock,
@@ -93,6 +95,7 @@ struct Shared {
     clock: Clock,
     origin: Instant,
     mirror: Mirror,
+    writer: WeakWriter,
     queued_requests: usize,
     groups: Mutex<HashMap<GroupId, mpsc::Sender<Command>>>,
     loaded: AtomicBool,
@@ -150,6 +153,8 @@ impl Coordinator {
         clock: Clock,
         tasks: Tasks,
     ) -> Arc<Self> {
+        let (writer, writes) = writer::queue();
+        tasks.spawn("group-writes", writes.run(store.clone(), tasks.stopping().clone()));
         let shared = Arc::new(Shared {
             settings: Arc::new(options.settings),
             store,
@@ -158,6 +163,7 @@ impl Coordinator {
             clock,
             origin: Instant::now(),
             mirror: Mirror::default(),
+            writer,
             queued_requests: options.queued_requests,
             groups: Mutex::default(),
             loaded: AtomicBool::new(false),

@@ -59,8 +59,9 @@ pub trait GroupStore: Send + Sync + 'static {
     /// One answer for each id, in order.
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;
 
-    /// Returns the epoch that the group has now. After [`StoreError::OutcomeUnknown`] only loading tells what happened.
-    async fn write(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError>;
+    /// Writes to several groups, each judged by itself. One answer for each, in order: the epoch that the group has now. After
+    /// [`StoreError::OutcomeUnknown`] only loading tells what happened.
+    async fn write(&self, writes: Vec<(GroupId, GroupWrite)>) -> Vec<Result<GroupEpoch, WriteError>>;
 
     /// Deletes the group with all its offsets.
     async fn delete(&self, group: &GroupId, expected: GroupEpoch) -> Result<(), WriteError>;

@@ -40,6 +40,8 @@ struct MemoryStore {
     gate: Semaphore,
     epochs: AtomicI64,
     writes: AtomicUsize,
+    /// How often it was called for writes.
+    calls: AtomicUsize,
     mirrored: Mutex<Vec<MirrorMove>>,
 }
 
@@ -51,6 +53,7 @@ impl MemoryStore {
             gate: Semaphore::new(PERMITS),
             epochs: AtomicI64::new(0),
             writes: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             mirrored: Mutex::default(),
         })
     }
@@ -98,6 +101,25 @@ impl MemoryStore {
     }
 }
 
+impl MemoryStore {
+    async fn write_one(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError> {
+        let written = self.change(group, write.expected, |before| {
+            let mut stored = before.unwrap_or_default();
+            if let Some(record) = write.record {
+                stored.record = record;
+            }
+            for (at, offset) in write.offsets {
+                match offset {
+                    Some(offset) => stored.offsets.set(at, offset),
+                    None => stored.offsets.remove(at),
+                }
+            }
+            (Some(stored), ())
+        });
+        written.await.map(|(epoch, ())| epoch)
+    }
+}
+
 #[async_trait]
 impl GroupStore for MemoryStore {
     async fn list(&self) -> Result<Vec<GroupId>, StoreError> {
@@ -115,21 +137,10 @@ impl GroupStore for MemoryStore {
         Ok(groups.iter().map(load).collect())
     }
 
-    async fn write(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError> {
-        let written = self.change(group, write.expected, |before| {
-            let mut stored = before.unwrap_or_default();
-            if let Some(record) = write.record {
-                stored.record = record;
-            }
-            for (at, offset) in write.offsets {
-                match offset {
-                    Some(offset) => stored.offsets.set(at, offset),
-                    None => stored.offsets.remove(at),
-                }
-            }
-            (Some(stored), ())
-        });
-        written.await.map(|(epoch, ())| epoch)
+    async fn write(&self, writes: Vec<(GroupId, GroupWrite)>) -> Vec<Result<GroupEpoch, WriteError>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let written = writes.into_iter().map(|(group, write)| async move { self.write_one(&group, write).await });
+        join_all(written).await
     }
 
     async fn delete(&self, group: &GroupId, expected: GroupEpoch) -> Result<(), WriteError> {
@@ -225,6 +236,17 @@ impl World {
     }
 
     async fn commit(&self, member: &str, generation: i32, partition: i32, offset: i64) -> Pending<Results> {
+        self.commit_to(&group(), member, generation, partition, offset).await
+    }
+
+    async fn commit_to(
+        &self,
+        group: &GroupId,
+        member: &str,
+        generation: i32,
+        partition: i32,
+        offset: i64,
+    ) -> Pending<Results> {
         let commit = Commit { partition: at(0, partition), offset, leader_epoch: 2, metadata: "m".into() };
         let request = CommitRequest {
             member_id: MemberId::new(member),
@@ -233,7 +255,7 @@ impl World {
             retention_ms: None,
             offsets: vec![commit],
         };
-        self.coordinator.commit(&group(), request).await
+        self.coordinator.commit(group, request).await
     }
 
     /// The committed offsets, by partition of `t0`.
@@ -332,7 +354,7 @@ async fn many_groups_are_loaded_at_start() {
     let store = MemoryStore::new();
     for number in 0..1_000 {
         let write = GroupWrite { record: Some(Record::default()), ..GroupWrite::default() };
-        store.write(&GroupId::new(&format!("g{number}")), write).await.expect("written");
+        store.write_one(&GroupId::new(&format!("g{number}")), write).await.expect("written");
     }
     let world = World::over(store).await;
     let listed = world.coordinator.list().await.expect("loaded");
@@ -374,6 +396,29 @@ async fn commits_that_come_during_a_write_share_the_next_one() {
     assert_eq!(found[0].1.as_ref().map(|offset| offset.offset), Some(99), "it waited for all of them");
     assert_eq!(world.committed(true).await, BTreeMap::from([(0, 99), (1, 97), (2, 98)]));
     assert_eq!(world.store.writes.load(Ordering::Relaxed) - before, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_of_many_groups_share_a_call_of_the_storage_too() {
+    let world = World::new().await;
+    let held = world.store.gate.forget_permits(PERMITS);
+    let mut pending = Vec::new();
+    for number in 0..100 {
+        let group = GroupId::new(&format!("g{number}"));
+        pending.push(world.commit_to(&group, "", -1, 0, number).await);
+        if number == 0 {
+            // The first call is on its way.
+            while world.store.calls.load(Ordering::Relaxed) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    world.store.gate.add_permits(held);
+    for pending in pending {
+        assert!(ok(&pending.answer().await));
+    }
+    assert_eq!(world.store.writes.load(Ordering::Relaxed), 100);
+    assert_eq!(world.store.calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,7 +487,7 @@ async fn a_group_that_somebody_else_changed_is_loaded_again() {
     let (epoch, mut stored) = world.store.groups.lock().get(&group()).cloned().expect("stored");
     stored.record.generation = 5;
     let write = GroupWrite { expected: Some(epoch), record: Some(stored.record), offsets: Vec::new() };
-    world.store.write(&group(), write).await.expect("written behind the broker's back");
+    world.store.write_one(&group(), write).await.expect("written behind the broker's back");
     assert_eq!(world.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotAvailable));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(GroupError::IllegalGeneration.into()));
