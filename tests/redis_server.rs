@@ -235,7 +235,7 @@ fn redis_lost_and_back_is_told_and_readiness_follows() {
     let mut redis = Redis::start(&["--appendonly", "yes"]);
     let http_address: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().expect("an address");
     let broker = Broker::start(&["--redis-url", &redis.url(), "--http", &http_address.to_string()]).expect("a broker");
-    assert!(http(http_address, "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(eventually(|| http(http_address, "/readyz").starts_with("HTTP/1.1 200 ")));
     assert!(http(http_address, "/metrics").contains("weir_redis_connected 1\n"));
     redis.kill();
     assert!(eventually(|| http(http_address, "/readyz").starts_with("HTTP/1.1 503 ")));

@@ -83,7 +83,7 @@ impl Domain {
         });
         let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options));
         let groups = Coordinator::start(
-            group_options(&settings),
+            group_options(&settings, cluster.clone()),
             Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone())),
             Arc::new(CatalogNames(topics.clone())),
             clock,
@@ -210,7 +210,7 @@ fn log_options(settings: &BrokerSettings, metrics: &Metrics, cluster: Arc<Cluste
     }
 }
 
-fn group_options(settings: &BrokerSettings) -> coordinator::Options {
+fn group_options(settings: &BrokerSettings, cluster: Arc<Cluster>) -> coordinator::Options {
     let minutes = i64::try_from(settings.offsets_retention_minutes).unwrap_or(i64::MAX);
     coordinator::Options {
         settings: groups::Settings {
@@ -222,6 +222,7 @@ fn group_options(settings: &BrokerSettings) -> coordinator::Options {
             offsets_retention_ms: minutes.saturating_mul(60_000),
         },
         retention_check_interval: Duration::from_millis(settings.offsets_retention_check_interval_ms),
+        cluster,
         ..coordinator::Options::default()
     }
 }

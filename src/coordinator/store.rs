@@ -8,7 +8,7 @@ use crate::{
     model::{GroupId, PartitionId},
 };
 
-/// Changes with every change of a group's members; a write names the one it stands on. Never used twice for one group id,
+/// Changes with every change of a group's members and of its coordinator; a write names the one it stands on. Never used twice for one group id,
 /// even if the group was deleted in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupEpoch(pub i64);
@@ -55,6 +55,10 @@ pub struct MirrorMove {
 pub trait GroupStore: Send + Sync + 'static {
     /// The ids of all groups, perhaps of some that are gone.
     async fn list(&self) -> Result<Vec<GroupId>, StoreError>;
+
+    /// Takes groups over: as [`GroupStore::load`], and moves their epochs, so that nothing is written any more that is on its way
+    /// from here or from an earlier coordinator.
+    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;
 
     /// One answer for each id, in order.
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;

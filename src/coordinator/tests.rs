@@ -10,12 +10,15 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{
-    store::{GroupEpoch, GroupWrite, MirrorMove, StoreError, WriteError},
+    store::{GroupEpoch, GroupWrite, Loaded, MirrorMove, StoreError, WriteError},
     *,
 };
-use crate::groups::{
-    Commit, Offsets, StoredGroup,
-    classic::{Joined, LeavingMember, Protocol, Record, State, Synced},
+use crate::{
+    cluster::View,
+    groups::{
+        Commit, Offsets, StoredGroup,
+        classic::{Joined, LeavingMember, Protocol, Record, State, Synced},
+    },
 };
 
 /// What becomes of the storage's next writes.
@@ -127,6 +130,14 @@ impl GroupStore for MemoryStore {
         Ok(self.groups.lock().keys().cloned().collect())
     }
 
+    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+        self.readable()?;
+        for (_, (epoch, _)) in self.groups.lock().iter_mut().filter(|(id, _)| groups.contains(id)) {
+            *epoch = GroupEpoch(self.epochs.fetch_add(1, Ordering::Relaxed));
+        }
+        self.load(groups).await
+    }
+
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
         self.readable()?;
         let stored = self.groups.lock();
@@ -178,6 +189,7 @@ struct World {
     store: Arc<MemoryStore>,
     topics: Arc<SomeTopics>,
     coordinator: Arc<Coordinator>,
+    cluster: Arc<Cluster>,
     clock: Clock,
     tasks: Tasks,
 }
@@ -190,9 +202,10 @@ impl World {
     async fn over(store: Arc<MemoryStore>) -> Self {
         let (topics, clock, tasks) = (Arc::new(SomeTopics::default()), Clock::fixed(1_700_000_000_000), Tasks::new());
         let settings = Settings { initial_rebalance_delay_ms: 0, ..Settings::default() };
-        let options = Options { settings, ..Options::default() };
+        let cluster = Arc::new(Cluster::alone(NodeId(0)));
+        let options = Options { settings, cluster: cluster.clone(), ..Options::default() };
         let coordinator = Coordinator::start(options, store.clone(), topics.clone(), clock.clone(), tasks.clone());
-        let world = Self { store, topics, coordinator, clock, tasks };
+        let world = Self { store, topics, coordinator, cluster, clock, tasks };
         while !world.coordinator.is_ready() && *world.store.fault.lock() != Fault::Down {
             tokio::task::yield_now().await;
         }
@@ -203,6 +216,14 @@ impl World {
     async fn restarted(self) -> Self {
         assert_eq!(self.tasks.stop(Duration::from_secs(5)).await, 0, "no task outlives the broker");
         Self::over(self.store).await
+    }
+
+    /// Another broker takes all groups over, or gives them back.
+    fn move_groups(&self, node: i32) {
+        let mut view = View::clone(&self.cluster.view());
+        view.generation += 1;
+        view.live[0].node = NodeId(node);
+        self.cluster.set_view(view);
     }
 
     async fn join(&self, id: &str) -> Pending<JoinAnswer> {
@@ -634,4 +655,52 @@ async fn ids_and_session_timeouts_are_checked_before_a_group_comes_into_being() 
         assert_eq!(answer, refused(GroupError::InvalidSessionTimeout, ""));
     }
     assert_eq!(world.store.writes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_moves_away_is_let_go_and_its_members_are_told() {
+    let world = World::new().await;
+    let member = world.member().await;
+    let parked = world.join("").await;
+    tokio::task::yield_now().await;
+    world.move_groups(9);
+    assert_eq!(parked.answer().await, Err(CoordinatorError::NotCoordinator), "who waits is told at once");
+    assert_eq!(world.heartbeat(&member, 1).await, Err(CoordinatorError::NotCoordinator));
+    assert_eq!(world.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotCoordinator));
+    assert_eq!(world.coordinator.list().await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_go_on_at_the_new_coordinator_without_a_rebalance() {
+    let old = World::new().await;
+    let member = old.member().await;
+    old.commit(member.as_str(), 1, 0, 7).await.answer().await.expect("available");
+    old.move_groups(9);
+    let new = World::over(old.store.clone()).await;
+    assert_eq!(new.heartbeat(&member, 1).await, Ok(()));
+    assert_eq!(new.committed(true).await, BTreeMap::from([(0, 7)]));
+    let results = new.commit(member.as_str(), 1, 0, 8).await.answer().await;
+    assert_eq!(results, Ok(vec![Ok(())]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_moves_away_and_back_is_loaded_again() {
+    let here = World::new().await;
+    let member = here.member().await;
+    here.move_groups(9);
+    assert_eq!(here.heartbeat(&member, 1).await, Err(CoordinatorError::NotCoordinator));
+    let there = World::over(here.store.clone()).await;
+    there.commit(member.as_str(), 1, 0, 7).await.answer().await.expect("available");
+    here.move_groups(0);
+    assert_eq!(here.committed(true).await, BTreeMap::from([(0, 7)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_believe_to_coordinate_only_the_later_one_writes() {
+    let old = World::new().await;
+    let member = old.member().await;
+    let new = World::over(old.store.clone()).await;
+    assert_eq!(new.heartbeat(&member, 1).await, Ok(()), "it has loaded the group");
+    assert_eq!(old.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotAvailable));
+    assert!(old.store.stored("g").is_some_and(|group| group.offsets.is_empty()));
 }

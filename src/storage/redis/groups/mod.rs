@@ -84,6 +84,17 @@ impl GroupStore for RedisGroupStore {
         Ok(groups.collect())
     }
 
+    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+        let calls = groups.iter().map(|group| async move {
+            let mut call = redis::cmd("FCALL");
+            call.arg("weir_group_claim_v1").arg(2);
+            call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
+            let (group, offsets): (encoding::Hash, encoding::Hash) = self.client.query(&call).await?;
+            Ok(encoding::loaded(group, offsets))
+        });
+        try_join_all(calls).await
+    }
+
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
         let read = |key: String| {
             let mut command = redis::cmd("HGETALL");

@@ -80,6 +80,14 @@ local function delete(keys, args)
   return { 1, stored }
 end
 
+-- KEYS: a group's hash, its offsets' hash. Moves the epoch of a group that is there, so that no earlier coordinator can write
+-- it any more. Returns both hashes.
+local function claim(keys)
+  local epoch = tonumber(redis.call('HGET', keys[1], 'epoch') or '')
+  if epoch then redis.call('HSET', keys[1], 'epoch', string.format('%.0f', epoch + 1)) end
+  return { redis.call('HGETALL', keys[1]), redis.call('HGETALL', keys[2]) }
+end
+
 local function halves(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
@@ -172,4 +180,5 @@ end
 
 redis.register_function { function_name = 'weir_groups_write_v1', callback = write_all, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_delete_v1', callback = delete, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_group_claim_v1', callback = claim, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_mirror_v1', callback = mirror, flags = { 'allow-oom' } }
