@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run test lint bench parity
+.PHONY: run test lint bench bench-quick parity
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
@@ -19,6 +19,9 @@ lint: ## format, clippy, shell scripts
 
 bench: ## figures for both layouts, beside Apache Kafka's
 	@benches/run
+
+bench-quick: ## guards against regressions: ratios to Redis alone, in under five minutes
+	@benches/run --quick
 
 parity: ## answers compared with a real Apache Kafka's, field by field
 	@tests/parity/run

@@ -1,7 +1,6 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
 
 mod domain;
-mod durability;
 mod probe;
 
 use std::{io, io::Write, sync::Arc, time::Duration};
@@ -26,14 +25,13 @@ use crate::{
     protocol::api,
     storage::redis::{
         client::{self, Client},
-        durability::RedisDurability,
         embedded::{self, EmbeddedError, EmbeddedRedis},
         registry::{self, Registration, RegistryError},
         server::{self, Server, ServerError},
     },
     tasks::Tasks,
     telemetry::{Metrics, http, metrics::ApiRow},
-    topics::{CatalogEvent, settings::StaticSettings},
+    topics::CatalogEvent,
 };
 
 /// Why the broker did not start or go on, in one sentence.
@@ -43,8 +41,6 @@ pub enum BrokerError {
     Embedded(#[from] EmbeddedError),
     #[error("Redis at {url}: {reason}")]
     Server { url: String, reason: ServerError },
-    #[error("Redis at {url}: {reason}")]
-    Durability { url: String, reason: String },
     #[error("Redis at {url} can't be used: {reason}")]
     Redis { url: String, reason: String },
     #[error(transparent)]
@@ -83,7 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BrokerEr
         () = stop.cancelled() => return Ok(()),
     };
     let server = &redis.server;
-    info!(%server, survives = server.standing.survives(), "Redis is there");
+    info!(%server, durability = server.durability.promise(), "Redis is there");
     for warning in &server.warnings {
         warn!("{warning}");
     }
@@ -99,7 +95,7 @@ pub async fn check(config: &Config) -> Result<String, BrokerError> {
     let StartedRedis { place, server, .. } = &redis;
     let mut lines = vec![format!(
         "weir: the settings are good; the data is {place}, {server}; acks=all survives {}",
-        server.standing.survives()
+        server.durability.promise()
     )];
     lines.extend(server.warnings.iter().map(|warning| format!("weir: note: {warning}")));
     redis.stop().await;
@@ -112,8 +108,6 @@ struct StartedRedis {
     /// For people: where the data is.
     place: String,
     server: Server,
-    /// Kafka's settings with the defaults that suit the server.
-    settings: StaticSettings,
     embedded: Option<EmbeddedRedis>,
 }
 
@@ -137,24 +131,15 @@ impl StartedRedis {
                 (embedded.url().to_owned(), place, Some(embedded))
             }
         };
-        let refusal =
-            match server::check(&url, embedded.is_some(), &config.keyspace, config.redis.connect_timeout).await {
-                Ok(mut server) => {
-                    let settings = durability::with_default_level(config.settings.clone(), &server.standing);
-                    match durability::check(&settings, &server.standing) {
-                        Ok(notes) => {
-                            server.warnings.extend(notes);
-                            return Ok(Self { url, place, server, settings, embedded });
-                        }
-                        Err(reason) => BrokerError::Durability { url: masked(&url), reason },
-                    }
+        match server::check(&url, &config.keyspace, config.redis.connect_timeout).await {
+            Ok(server) => Ok(Self { url, place, server, embedded }),
+            Err(reason) => {
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
                 }
-                Err(reason) => BrokerError::Server { url: masked(&url), reason },
-            };
-        if let Some(embedded) = embedded {
-            embedded.stop().await;
+                Err(BrokerError::Server { url: masked(&url), reason })
+            }
         }
-        Err(refusal)
     }
 
     async fn stop(self) {
@@ -212,12 +197,7 @@ async fn start(
     replaced: &CancellationToken,
 ) -> Result<Registered, BrokerError> {
     server::claim_layout(client).await?;
-    let syncer = redis.embedded.as_ref().map(EmbeddedRedis::syncer);
-    let durability = RedisDurability::start(client.clone(), syncer, tasks.clone()).await?;
-    let domain = Domain::start(config, &redis.settings, client, durability.clone(), metrics, tasks).await?;
-    if let Some(note) = durability::check_topics(&domain.topics, &redis.server.standing) {
-        warn!("{note}");
-    }
+    let domain = Domain::start(config, client, metrics, tasks).await?;
     let settings = domain.topics.settings().load_full();
     let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
     if let Some(configured) = settings.cluster_id.as_ref().filter(|configured| **configured != cluster_id) {
@@ -262,7 +242,6 @@ async fn start(
         topics: domain.topics.clone(),
         log: domain.log.clone(),
         groups: domain.groups.clone(),
-        durability,
     });
     let services = Arc::new(Services {
         identity: Identity { node: config.node, cluster_id, listeners: listeners.clone() },

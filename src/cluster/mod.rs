@@ -177,12 +177,8 @@ impl Cluster {
         }
     }
 
-    /// The epoch that this broker coordinates a group with; `None` where another does. What is in memory of an earlier epoch may
-    /// be old: in between another broker may have coordinated the group.
-    pub fn coordinates(&self, group: &GroupId) -> Option<i32> {
-        let view = self.view.load();
-        let leader = view.coordinator(group.as_str())?;
-        (leader.broker.node == self.options.node).then_some(leader.epoch)
+    pub fn coordinates(&self, group: &GroupId) -> bool {
+        self.view.load().coordinator(group).is_some_and(|broker| broker.node == self.options.node)
     }
 
     /// Whether there is a broker to hand over to.
@@ -203,9 +199,6 @@ impl Cluster {
 
     /// Waits until the view was read after this call, at most the session timeout. Cancel-safe.
     pub async fn refreshed(&self) {
-        if self.registered_until.load(Ordering::Acquire) == u64::MAX {
-            return;
-        }
         let mut done = self.done.subscribe();
         let wanted = self.begun.load(Ordering::Acquire) + 1;
         self.look_again();

@@ -53,8 +53,6 @@ pub(super) enum Command {
     Delete(Reply<()>),
     TopicDeleted(TopicId, Reply<()>),
     Expire(Reply<()>),
-    /// Another broker may coordinate the group now, or may have since it was loaded.
-    Reconsider,
 }
 
 impl Command {
@@ -70,8 +68,7 @@ impl Command {
             | Command::DeleteOffsets(..)
             | Command::Delete(_)
             | Command::TopicDeleted(..)
-            | Command::Expire(_)
-            | Command::Reconsider => true,
+            | Command::Expire(_) => true,
         }
     }
 
@@ -89,7 +86,6 @@ impl Command {
             Command::Delete(reply) | Command::TopicDeleted(_, reply) | Command::Expire(reply) => {
                 give(reply, Err(error));
             }
-            Command::Reconsider => {}
         }
     }
 }

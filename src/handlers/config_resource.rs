@@ -160,9 +160,8 @@ impl Target {
     fn validate(&self, catalog: &Catalog, name: &str, named: &[&str], values: &Values) -> Result<(), AlterRefusal> {
         let snapshot = catalog.snapshot();
         match self {
-            Self::Topic(_) => {
-                catalog.check_configs(name, values).map_err(|error| AlterRefusal::Config(error.to_string()))
-            }
+            Self::Topic(_) => configs::validate_topic(values, &snapshot.pattern_configs(name), snapshot.layers())
+                .map_err(|error| AlterRefusal::Config(error.0)),
             Self::Resource(Resource::Group(_)) => {
                 configs::validate_group(values, snapshot.layers()).map_err(|error| AlterRefusal::Config(error.0))
             }
@@ -196,8 +195,7 @@ impl Target {
                     _ => layers.dynamic = values.clone(),
                 }
                 settings::validate_together(&layers)
-                    .map_err(|message| AlterRefusal::Request(format!("requirement failed: {message}")))?;
-                catalog.check_default_promise(&layers).map_err(AlterRefusal::Config)
+                    .map_err(|message| AlterRefusal::Request(format!("requirement failed: {message}")))
             }
             Self::Loggers => match values.keys().next() {
                 Some(logger) => Err(AlterRefusal::Config(format!("Logger {logger} does not exist!"))),

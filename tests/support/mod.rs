@@ -2,9 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
-pub mod ledger;
 pub mod process;
-pub mod servers;
 
 use std::{
     fs,

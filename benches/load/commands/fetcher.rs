@@ -5,9 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Result, ensure};
 use clap::Args;
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, ListOffsetsRequest,
+    FetchRequest, FetchResponse,
     fetch_request::{FetchPartition, FetchTopic},
-    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
 };
 use weir::protocol::records::{BatchHeader, LOG_OVERHEAD};
 
@@ -17,8 +16,6 @@ use super::{
 };
 
 const FETCH_VERSION: i16 = 17;
-const LIST_OFFSETS_VERSION: i16 = 8;
-const LATEST: i64 = -1;
 
 /// Limits of a fetch; the defaults are the Java consumer's.
 #[derive(Args, Clone)]
@@ -55,17 +52,8 @@ impl Fetcher {
         let mut connection = Connection::open(address).await?;
         let mut positions = vec![(0, true); usize::try_from(topic.partitions)?];
         if at_end {
-            let partitions = (0..topic.partitions)
-                .map(|index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(LATEST));
-            let asked = ListOffsetsTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect());
-            let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
-            for found in connection.call(LIST_OFFSETS_VERSION, &request).await?.topics {
-                for partition in found.partitions {
-                    check("ListOffsets", partition.error_code)?;
-                    if let Some(position) = positions.get_mut(usize::try_from(partition.partition_index)?) {
-                        position.0 = partition.offset;
-                    }
-                }
+            for (position, end) in positions.iter_mut().zip(topic.ends(&mut connection).await?) {
+                position.0 = end;
             }
         }
         Ok(Self { connection, topic: topic.id, limits, positions, session: (0, 0) })

@@ -49,6 +49,13 @@ impl Member {
                     continue;
                 }
                 Some(ResponseError::RebalanceInProgress) => continue,
+                // Kafka names a coordinator that is not ready yet.
+                Some(ResponseError::NotCoordinator | ResponseError::CoordinatorLoadInProgress)
+                    if self.id.is_empty() =>
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
                 Some(error) => bail!("JoinGroup: {error:?}"),
             }
             self.id = answer.member_id.clone();

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use kafka_protocol::{
     messages::{
-        CreateTopicsRequest, DeleteTopicsRequest, MetadataRequest, TopicName,
+        CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, MetadataRequest, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         delete_topics_request::DeleteTopicState,
+        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
     },
     protocol::StrBytes,
@@ -85,6 +86,19 @@ impl Topic {
         );
         Ok(Topic { name: name(topic), id: found.topic_id, partitions: i32::try_from(found.partitions.len())? })
     }
+
+    /// Where each partition ends. Its leader must be there.
+    pub(super) async fn ends(&self, connection: &mut Connection) -> Result<Vec<i64>> {
+        const LATEST: i64 = -1;
+        let partitions = (0..self.partitions)
+            .map(|index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(LATEST));
+        let asked = ListOffsetsTopic::default().with_name(self.name.clone()).with_partitions(partitions.collect());
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+        let answer = connection.call(8, &request).await?;
+        let mut found: Vec<_> = answer.topics.into_iter().flat_map(|topic| topic.partitions).collect();
+        found.sort_by_key(|partition| partition.partition_index);
+        found.iter().map(|partition| check("ListOffsets", partition.error_code).map(|()| partition.offset)).collect()
+    }
 }
 
 pub(super) async fn create(options: Create) -> Result<Outcome> {
@@ -113,14 +127,17 @@ pub(super) async fn create(options: Create) -> Result<Outcome> {
             check(&created.name.0, created.error_code)?;
         }
     }
-    wait_until_known(&mut connection, names.last().context("no topic")?).await?;
+    wait_until_served(&mut connection, names.last().context("no topic")?).await?;
     Ok(Outcome::new("create").with_rate("topics", u64::try_from(names.len())?, started.elapsed()))
 }
 
 /// Kafka answers before the topic's leaders serve.
-async fn wait_until_known(connection: &mut Connection, topic: &TopicName) -> Result<()> {
+async fn wait_until_served(connection: &mut Connection, name: &TopicName) -> Result<()> {
+    async fn served(connection: &mut Connection, name: &TopicName) -> Result<Vec<i64>> {
+        Topic::find(connection, &name.0).await?.ends(connection).await
+    }
     let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = Topic::find(connection, &topic.0).await {
+    while let Err(error) = served(connection, name).await {
         if Instant::now() > deadline {
             return Err(error);
         }

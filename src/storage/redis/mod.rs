@@ -3,7 +3,6 @@
 pub mod catalog;
 pub mod client;
 mod connection;
-pub mod durability;
 pub mod embedded;
 pub mod groups;
 pub mod keys;
