@@ -1,6 +1,7 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
 
 mod domain;
+mod durability;
 mod probe;
 
 use std::{io, io::Write, sync::Arc, time::Duration};
@@ -25,13 +26,14 @@ use crate::{
     protocol::api,
     storage::redis::{
         client::{self, Client},
+        durability::RedisDurability,
         embedded::{self, EmbeddedError, EmbeddedRedis},
         registry::{self, Registration, RegistryError},
         server::{self, Server, ServerError},
     },
     tasks::Tasks,
     telemetry::{Metrics, http, metrics::ApiRow},
-    topics::CatalogEvent,
+    topics::{CatalogEvent, settings::StaticSettings},
 };
 
 /// Why the broker did not start or go on, in one sentence.
@@ -41,6 +43,8 @@ pub enum BrokerError {
     Embedded(#[from] EmbeddedError),
     #[error("Redis at {url}: {reason}")]
     Server { url: String, reason: ServerError },
+    #[error("Redis at {url}: {reason}")]
+    Durability { url: String, reason: String },
     #[error("Redis at {url} can't be used: {reason}")]
     Redis { url: String, reason: String },
     #[error(transparent)]
@@ -79,7 +83,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BrokerEr
         () = stop.cancelled() => return Ok(()),
     };
     let server = &redis.server;
-    info!(%server, durability = server.durability.promise(), "Redis is there");
+    info!(%server, survives = server.standing.survives(), "Redis is there");
     for warning in &server.warnings {
         warn!("{warning}");
     }
@@ -95,7 +99,7 @@ pub async fn check(config: &Config) -> Result<String, BrokerError> {
     let StartedRedis { place, server, .. } = &redis;
     let mut lines = vec![format!(
         "weir: the settings are good; the data is {place}, {server}; acks=all survives {}",
-        server.durability.promise()
+        server.standing.survives()
     )];
     lines.extend(server.warnings.iter().map(|warning| format!("weir: note: {warning}")));
     redis.stop().await;
@@ -108,6 +112,8 @@ struct StartedRedis {
     /// For people: where the data is.
     place: String,
     server: Server,
+    /// Kafka's settings with the defaults that suit the server.
+    settings: StaticSettings,
     embedded: Option<EmbeddedRedis>,
 }
 
@@ -131,15 +137,24 @@ impl StartedRedis {
                 (embedded.url().to_owned(), place, Some(embedded))
             }
         };
-        match server::check(&url, &config.keyspace, config.redis.connect_timeout).await {
-            Ok(server) => Ok(Self { url, place, server, embedded }),
-            Err(reason) => {
-                if let Some(embedded) = embedded {
-                    embedded.stop().await;
+        let refusal =
+            match server::check(&url, embedded.is_some(), &config.keyspace, config.redis.connect_timeout).await {
+                Ok(mut server) => {
+                    let settings = durability::with_default_level(config.settings.clone(), &server.standing);
+                    match durability::check(&settings, &server.standing) {
+                        Ok(notes) => {
+                            server.warnings.extend(notes);
+                            return Ok(Self { url, place, server, settings, embedded });
+                        }
+                        Err(reason) => BrokerError::Durability { url: masked(&url), reason },
+                    }
                 }
-                Err(BrokerError::Server { url: masked(&url), reason })
-            }
+                Err(reason) => BrokerError::Server { url: masked(&url), reason },
+            };
+        if let Some(embedded) = embedded {
+            embedded.stop().await;
         }
+        Err(refusal)
     }
 
     async fn stop(self) {
@@ -197,7 +212,12 @@ async fn start(
     replaced: &CancellationToken,
 ) -> Result<Registered, BrokerError> {
     server::claim_layout(client).await?;
-    let domain = Domain::start(config, client, metrics, tasks).await?;
+    let syncer = redis.embedded.as_ref().map(EmbeddedRedis::syncer);
+    let durability = RedisDurability::start(client.clone(), syncer, tasks.clone()).await?;
+    let domain = Domain::start(config, &redis.settings, client, durability.clone(), metrics, tasks).await?;
+    if let Some(note) = durability::check_topics(&domain.topics, &redis.server.standing) {
+        warn!("{note}");
+    }
     let settings = domain.topics.settings().load_full();
     let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
     if let Some(configured) = settings.cluster_id.as_ref().filter(|configured| **configured != cluster_id) {
@@ -242,6 +262,7 @@ async fn start(
         topics: domain.topics.clone(),
         log: domain.log.clone(),
         groups: domain.groups.clone(),
+        durability,
     });
     let services = Arc::new(Services {
         identity: Identity { node: config.node, cluster_id, listeners: listeners.clone() },

@@ -5,66 +5,12 @@ mod support;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
 };
 
-use support::process::{Ended, eventually, signal, wait, weir, weir_with};
-use tempfile::TempDir;
-
-/// A redis-server on a Unix socket and a free port of 127.0.0.1; ended when dropped.
-struct Redis {
-    child: Child,
-    folder: TempDir,
-    port: u16,
-    arguments: Vec<String>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
-fn redis_server(folder: &Path, port: u16, arguments: &[String]) -> Child {
-    let child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket", "redis.sock", "--save", ""])
-        .args(arguments)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed");
-    assert!(eventually(|| TcpStream::connect(("127.0.0.1", port)).is_ok()), "redis-server does not listen");
-    child
-}
-
-impl Redis {
-    fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = free_port();
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { child: redis_server(folder.path(), port, &arguments), folder, port, arguments }
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn restart(&mut self) {
-        self.child.kill().expect("a child that can be killed");
-        wait(&mut self.child);
-        self.child = redis_server(self.folder.path(), self.port, &self.arguments);
-    }
-
-    fn connection(&self) -> redis::Connection {
-        redis::Client::open(self.url()).and_then(|client| client.get_connection()).expect("a running Redis")
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{
+    process::{Ended, eventually, signal, wait, weir, weir_with},
+    servers::{Broker, Redis, free_port, http},
+};
 
 fn check(url: &str) -> Ended {
     weir(&["--check", "--redis-url", url, "--override", "log.level=error"])
@@ -233,48 +179,6 @@ fn versions_and_kinds_of_server_are_told_apart() {
     assert!(ended.stdout.contains("Valkey 8.1.0; acks=all survives the death of any process"), "{ended:?}");
 }
 
-/// A weir on somebody else's Redis.
-struct Broker {
-    child: Child,
-    address: SocketAddr,
-    log: TempDir,
-}
-
-impl Broker {
-    fn start(arguments: &[&str]) -> Result<Self, Ended> {
-        let log = tempfile::tempdir().expect("a temporary folder");
-        let log_file = std::fs::File::create(log.path().join("log")).expect("a file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(log_file)
-            .spawn()
-            .expect("the weir binary");
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ready).expect("text");
-        match ready.split_whitespace().find_map(|word| word.trim_end_matches(',').parse().ok()) {
-            Some(address) => Ok(Self { child, address, log }),
-            None => {
-                let code = wait(&mut child);
-                let stderr = std::fs::read_to_string(log.path().join("log")).expect("a log");
-                Err(Ended { code, stdout: ready, stderr })
-            }
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.log.path().join("log")).expect("a log")
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_second_live_broker_with_one_node_id_does_not_start() {
     let redis = Redis::start(&[]);
@@ -326,27 +230,18 @@ fn the_cluster_id_is_made_or_given_once() {
     drop(Broker::start(&[&other[..], &["--keyspace", "new"]].concat()).expect("a broker"));
 }
 
-fn http(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("listening");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n").expect("written");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
-    answer
-}
-
 #[test]
 fn redis_lost_and_back_is_told_and_readiness_follows() {
     let mut redis = Redis::start(&["--appendonly", "yes"]);
     let http_address: SocketAddr = format!("127.0.0.1:{}", free_port()).parse().expect("an address");
     let broker = Broker::start(&["--redis-url", &redis.url(), "--http", &http_address.to_string()]).expect("a broker");
-    assert!(http(http_address, "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(eventually(|| http(http_address, "/readyz").starts_with("HTTP/1.1 200 ")));
     assert!(http(http_address, "/metrics").contains("weir_redis_connected 1\n"));
-    redis.child.kill().expect("killed");
-    wait(&mut redis.child);
+    redis.kill();
     assert!(eventually(|| http(http_address, "/readyz").starts_with("HTTP/1.1 503 ")));
     assert!(http(http_address, "/livez").starts_with("HTTP/1.1 200 "));
     assert!(http(http_address, "/metrics").contains("weir_redis_connected 0\n"));
-    redis.child = redis_server(redis.folder.path(), redis.port, &redis.arguments);
+    redis.start_again();
     assert!(eventually(|| http(http_address, "/readyz").starts_with("HTTP/1.1 200 ")));
     assert!(http(http_address, "/metrics").contains("weir_redis_connections_lost_total 1\n"));
     redis.restart();

@@ -18,15 +18,24 @@ use crate::{
     coordinator::{self, Coordinator, TopicNames},
     groups,
     jobs::retention,
-    log::{self, Log, producer_ids::ProducerIds, store::StoreError},
-    model::{TopicId, TopicName},
+    log::{
+        self, Log,
+        durability::{Dial, Promise},
+        producer_ids::ProducerIds,
+        store::StoreError,
+    },
+    model::{PartitionId, TopicId, TopicName},
     storage::redis::{
-        catalog::RedisCatalogStore, client::Client, groups::RedisGroupStore, log as redis_log, log::RedisLog,
-        producer_ids::RedisProducerIds,
+        catalog::RedisCatalogStore, client::Client, durability::RedisDurability, groups::RedisGroupStore,
+        log as redis_log, log::RedisLog, producer_ids::RedisProducerIds,
     },
     tasks::Tasks,
     telemetry::Metrics,
-    topics::{self, Catalog, CatalogEvent, configs::Layers, settings::BrokerSettings},
+    topics::{
+        self, Catalog, CatalogEvent,
+        configs::Layers,
+        settings::{BrokerSettings, StaticSettings},
+    },
 };
 
 /// Everything that handlers ask.
@@ -42,20 +51,28 @@ impl Domain {
     /// Loads the catalog and starts what runs beside the requests.
     pub(super) async fn start(
         config: &Config,
+        settings: &StaticSettings,
         client: &Arc<Client>,
+        durability: Arc<RedisDurability>,
         metrics: &Metrics,
         tasks: &Tasks,
     ) -> Result<Self, StoreError> {
         let clock = Clock::system();
-        let fixed = Layers { fixed: config.settings.broker.clone(), ..Layers::default() };
+        let fixed = Layers { fixed: settings.broker.clone(), ..Layers::default() };
         let logs =
             Arc::new(RedisLog::new(client.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
         let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
-        let options = topics::Options { node: config.node, settings: config.settings.clone(), clock: clock.clone() };
+        let options = topics::Options {
+            node: config.node,
+            settings: settings.clone(),
+            clock: clock.clone(),
+            durability: durability.clone(),
+        };
         let topics = Catalog::load(catalog, logs.clone(), options).await?;
         let settings = topics.settings().load_full();
         let cluster = Arc::new(Cluster::new(cluster_options(config, &settings)));
-        let log_options = log_options(&settings, metrics, cluster.clone());
+        let dial = Dial { durability: durability.clone(), promised: promised(&topics) };
+        let log_options = log::Options { dial, ..log_options(&settings, metrics, cluster.clone()) };
         topics.subscribe({
             let (expiration, settings) = (log_options.producer_id_expiration_ms.clone(), topics.settings().clone());
             move |event| {
@@ -66,7 +83,7 @@ impl Domain {
         });
         let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options));
         let groups = Coordinator::start(
-            group_options(&settings),
+            group_options(&settings, cluster.clone()),
             Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone())),
             Arc::new(CatalogNames(topics.clone())),
             clock,
@@ -77,6 +94,7 @@ impl Domain {
         domain.follow_leadership(tasks);
         domain.follow_deletions(tasks);
         domain.follow_redis(client, tasks);
+        tasks.spawn("durability", durability.keep_looking(tasks.stopping().clone()));
         tasks.spawn("retention", retention::run(domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()));
         let (topics, stopping) = (domain.topics.clone(), tasks.stopping().clone());
         tasks.spawn("unfinished topics", topics.keep_finishing(stopping));
@@ -143,6 +161,14 @@ impl Domain {
     }
 }
 
+/// What each partition's topic promises; a topic that is gone promises nothing.
+fn promised(topics: &Arc<Catalog>) -> Arc<dyn Fn(&PartitionId) -> Promise + Send + Sync> {
+    let topics = topics.clone();
+    Arc::new(move |partition| {
+        topics.get_by_id(partition.topic_id).map_or(Promise::MEMORY, |topic| topic.log_config.promise)
+    })
+}
+
 struct CatalogNames(Arc<Catalog>);
 
 impl TopicNames for CatalogNames {
@@ -184,7 +210,7 @@ fn log_options(settings: &BrokerSettings, metrics: &Metrics, cluster: Arc<Cluste
     }
 }
 
-fn group_options(settings: &BrokerSettings) -> coordinator::Options {
+fn group_options(settings: &BrokerSettings, cluster: Arc<Cluster>) -> coordinator::Options {
     let minutes = i64::try_from(settings.offsets_retention_minutes).unwrap_or(i64::MAX);
     coordinator::Options {
         settings: groups::Settings {
@@ -196,6 +222,7 @@ fn group_options(settings: &BrokerSettings) -> coordinator::Options {
             offsets_retention_ms: minutes.saturating_mul(60_000),
         },
         retention_check_interval: Duration::from_millis(settings.offsets_retention_check_interval_ms),
+        cluster,
         ..coordinator::Options::default()
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     coordinator::{Coordinator, Fetch},
     log::{Bounds, Log},
     model::{GroupId, PartitionId},
-    storage::redis::client::Client,
+    storage::redis::{client::Client, durability::RedisDurability},
     tasks::Tasks,
     telemetry::{
         Metrics,
@@ -29,6 +29,7 @@ pub(super) struct State {
     pub(super) topics: Arc<Catalog>,
     pub(super) log: Arc<Log>,
     pub(super) groups: Arc<Coordinator>,
+    pub(super) durability: Arc<RedisDurability>,
 }
 
 #[async_trait]
@@ -38,10 +39,14 @@ impl Probe for State {
             return Err("Weir stops".to_owned());
         }
         self.client.query::<()>(&redis::cmd("PING")).await.map_err(|error| error.to_string())?;
+        if let Some(failure) = self.durability.failure() {
+            return Err(format!("the data can't be synced to disk: {failure}"));
+        }
         if self.groups.is_ready() { Ok(()) } else { Err("the groups are being loaded".to_owned()) }
     }
 
     async fn figures(&self) -> Figures {
+        self.metrics.redis.unsynced.set(i64::from(self.durability.failure().is_some()));
         self.metrics.log.cache_bytes.set(i64::try_from(self.log.tail_cache_bytes()).unwrap_or(i64::MAX));
         let (partitions, hidden_partitions) = self.partitions().await;
         let (groups, hidden_groups) = self.groups().await;

@@ -177,8 +177,12 @@ impl Cluster {
         }
     }
 
-    pub fn coordinates(&self, group: &GroupId) -> bool {
-        self.view.load().coordinator(group).is_some_and(|broker| broker.node == self.options.node)
+    /// The epoch that this broker coordinates a group with; `None` where another does. What is in memory of an earlier epoch may
+    /// be old: in between another broker may have coordinated the group.
+    pub fn coordinates(&self, group: &GroupId) -> Option<i32> {
+        let view = self.view.load();
+        let leader = view.coordinator(group.as_str())?;
+        (leader.broker.node == self.options.node).then_some(leader.epoch)
     }
 
     /// Whether there is a broker to hand over to.
@@ -199,6 +203,9 @@ impl Cluster {
 
     /// Waits until the view was read after this call, at most the session timeout. Cancel-safe.
     pub async fn refreshed(&self) {
+        if self.registered_until.load(Ordering::Acquire) == u64::MAX {
+            return;
+        }
         let mut done = self.done.subscribe();
         let wanted = self.begun.load(Ordering::Acquire) + 1;
         self.look_again();

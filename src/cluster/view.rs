@@ -1,7 +1,7 @@
 //! The live brokers at one moment, and what follows from it: who leads a partition and with which epoch, who coordinates a
 //! group. Pure: brokers that have heard of the same changes compute the same answers.
 
-use crate::model::{GroupId, NodeId, TopicId};
+use crate::model::{NodeId, TopicId};
 
 /// Where clients of a listener reach a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct View {
     pub floor: i32,
 }
 
-/// Who leads a partition.
+/// Who leads a partition or coordinates a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leader<'a> {
     pub broker: &'a Broker,
@@ -57,33 +57,28 @@ impl View {
 
     /// `None` while no broker is alive.
     pub fn leader(&self, topic: TopicId, index: i32) -> Option<Leader<'_>> {
+        self.leader_by(|| {
+            let (topic_high, topic_low) = topic.0.as_u64_pair();
+            mix(mix(topic_high) ^ topic_low).wrapping_add(u64::from(index.unsigned_abs()))
+        })
+    }
+
+    /// Who coordinates the group or transaction of this name. `None` while no broker is alive.
+    pub fn coordinator(&self, name: &str) -> Option<Leader<'_>> {
+        self.leader_by(|| hash(name.as_bytes()))
+    }
+
+    fn leader_by(&self, key: impl FnOnce() -> u64) -> Option<Leader<'_>> {
         if let ([broker], []) = (self.live.as_slice(), self.left.as_slice()) {
             return Some(Leader { broker, epoch: broker.joined.max(self.floor) });
         }
-        let (topic_high, topic_low) = topic.0.as_u64_pair();
-        let key = mix(mix(topic_high) ^ topic_low).wrapping_add(u64::from(index.unsigned_abs()));
-        let (weight, broker) = self.heaviest(key)?;
+        let key = key();
+        let weighted = self.live.iter().map(|broker| (weight_of(broker.node, key), broker));
+        let (weight, broker) = weighted.max_by_key(|(weight, _)| *weight)?;
         // Whoever would lead if it were still here made the leader what it is by leaving.
         let preferred = self.left.iter().filter(|(node, _)| weight_of(*node, key) > weight).map(|(_, left)| *left);
         let epoch = preferred.fold(broker.joined.max(self.floor), i32::max);
         Some(Leader { broker, epoch })
-    }
-
-    /// `None` while no broker is alive.
-    pub fn coordinator(&self, group: &GroupId) -> Option<&Broker> {
-        self.coordinator_of(group.as_str())
-    }
-
-    /// Who coordinates what has this name.
-    pub fn coordinator_of(&self, name: &str) -> Option<&Broker> {
-        match self.live.as_slice() {
-            [broker] => Some(broker),
-            _ => self.heaviest(hash(name.as_bytes())).map(|(_, broker)| broker),
-        }
-    }
-
-    fn heaviest(&self, key: u64) -> Option<(Weight, &Broker)> {
-        self.live.iter().map(|broker| (weight_of(broker.node, key), broker)).max_by_key(|(weight, _)| *weight)
     }
 }
 
@@ -171,8 +166,8 @@ mod tests {
             *led.entry(view.leader(topic(77), index).expect("live").broker.node.0).or_default() += 1;
         }
         for number in 0..3_000 {
-            let group = GroupId::new(&format!("group-{number}"));
-            *led.entry(100 + view.coordinator(&group).expect("live").node.0).or_default() += 1;
+            let coordinator = view.coordinator(&format!("group-{number}")).expect("live").broker;
+            *led.entry(100 + coordinator.node.0).or_default() += 1;
         }
         assert_eq!(led.len(), 6);
         assert!(led.values().all(|count| (880..=1_120).contains(count)), "{led:?}");
@@ -183,7 +178,7 @@ mod tests {
         let view = view_after(&[(0, true), (1, true), (2, true), (3, true)]);
         let led: Vec<i32> = (0..8).map(|index| view.leader(topic(1), index).expect("live").broker.node.0).collect();
         let coordinated: Vec<i32> =
-            ["", "a", "orders", "payments"].map(|group| view.coordinator_of(group).expect("live").node.0).to_vec();
+            ["", "a", "orders", "payments"].map(|group| view.coordinator(group).expect("live").broker.node.0).to_vec();
         assert_eq!((led, coordinated), (LED.to_vec(), COORDINATED.to_vec()));
     }
 

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,10 +24,11 @@ use super::{
     CoordinatorError, Shared,
     command::{Command, Reply, Results, give},
     store::{GroupEpoch, GroupWrite, Loaded, StoreError, WriteError},
+    writer::Writer,
 };
 use crate::{
     groups::{
-        CommittedOffset, Group, GroupError, StoredGroup, Ticket, TopicPartition,
+        CommittedOffset, Group, GroupError, Ticket, TopicPartition,
         classic::{Answer, JoinAnswer, Record, SyncAnswer},
     },
     model::{GroupId, TopicId, TopicName},
@@ -72,6 +76,8 @@ enum Finished {
     Written(Result<GroupEpoch, WriteError>),
     Deleted(Result<(), WriteError>),
     Loaded(Result<Loaded, StoreError>),
+    /// Another broker coordinates the group.
+    NotOurs,
     Paused,
 }
 
@@ -84,9 +90,17 @@ pub(super) struct Actor {
     id: GroupId,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
+    /// `None` where the broker stops already.
+    writer: Option<Writer>,
+    /// The epoch that this broker coordinated the group with when it loaded it last.
+    coordinates_since: Arc<AtomicI32>,
     /// `None` while it has to be loaded again; `unavailable` says what is answered then.
     group: Option<Group>,
     unavailable: CoordinatorError,
+    /// Nothing is known of the group yet: commands wait.
+    first_load: bool,
+    /// Another broker coordinates the group now.
+    resigned: bool,
     pause: Duration,
     /// `None` for a group that is not stored.
     epoch: Option<GroupEpoch>,
@@ -100,33 +114,25 @@ pub(super) struct Actor {
     wake_at: Option<Instant>,
 }
 
-/// How an actor begins.
-pub(super) enum Start {
-    /// Nothing is stored under the id.
-    Absent,
-    Loaded(GroupEpoch, Box<StoredGroup>),
-    /// To be loaded.
-    Unknown,
-}
-
 impl Actor {
-    pub(super) fn new(id: GroupId, shared: Arc<Shared>, commands: mpsc::Receiver<Command>, start: Start) -> Self {
-        let settings = shared.settings.clone();
-        let (group, epoch) = match start {
-            Start::Absent => (Some(Group::absent(id.clone(), settings)), None),
-            Start::Loaded(epoch, stored) => {
-                (Some(Group::restore(id.clone(), settings, *stored, shared.now())), Some(epoch))
-            }
-            Start::Unknown => (None, None),
-        };
+    pub(super) fn new(
+        id: GroupId,
+        shared: Arc<Shared>,
+        commands: mpsc::Receiver<Command>,
+        coordinates_since: Arc<AtomicI32>,
+    ) -> Self {
         let mut actor = Self {
             id,
+            writer: shared.writer.upgrade(),
             shared,
             commands,
-            group,
+            coordinates_since,
+            group: None,
             unavailable: CoordinatorError::Loading,
+            first_load: true,
+            resigned: false,
             pause: FIRST_PAUSE,
-            epoch,
+            epoch: None,
             parked: HashMap::new(),
             next_ticket: 0,
             staged: Staged::default(),
@@ -135,10 +141,7 @@ impl Actor {
             stalled: None,
             wake_at: None,
         };
-        match actor.group {
-            Some(_) => actor.arm_timer(),
-            None => actor.load(),
-        }
+        actor.load(false);
         actor
     }
 
@@ -146,6 +149,10 @@ impl Actor {
         let stopping = self.shared.tasks.stopping().clone();
         let mut ends = false;
         loop {
+            if self.resigned {
+                self.resign();
+                return;
+            }
             if self.work.is_none() && self.staged.is_empty() {
                 if let Some(command) = self.stalled.take() {
                     self.take(command);
@@ -166,6 +173,7 @@ impl Actor {
             }
             let at_rest = self.work.is_none();
             let accepts = self.stalled.is_none()
+                && !self.first_load
                 && self.staged.offsets.len() < STAGED_OFFSETS
                 && self.staged.answers.len() < STAGED_ANSWERS;
             tokio::select! {
@@ -177,6 +185,7 @@ impl Actor {
                 () = stopping.cancelled(), if !ends => ends = true,
                 () = until(self.wake_at), if at_rest && self.wake_at.is_some() => self.time_passes(),
                 command = self.commands.recv(), if accepts => match command {
+                    Some(command @ Command::Reconsider) => self.stalled = Some(command),
                     Some(command) if command.needs_rest() && self.group.is_some() => self.stalled = Some(command),
                     Some(command) => self.take(command),
                     None => ends = true,
@@ -191,6 +200,14 @@ impl Actor {
     }
 
     fn take(&mut self, command: Command) {
+        if let Command::Reconsider = command {
+            match self.shared.cluster.coordinates(&self.id) {
+                None => self.resigned = true,
+                Some(epoch) if epoch == self.coordinates_since.load(Ordering::Acquire) => {}
+                Some(_) => self.drop_group(CoordinatorError::NotCoordinator, false),
+            }
+            return;
+        }
         let Some(group) = &mut self.group else { return command.refuse(self.unavailable) };
         let now = self.shared.now();
         let rests = command.needs_rest();
@@ -245,6 +262,7 @@ impl Actor {
             },
             Command::TopicDeleted(topic, reply) => self.forget_topic(topic, reply),
             Command::Expire(reply) => self.expire(reply),
+            Command::Reconsider => {}
         }
         self.stage_output();
         if rests {
@@ -319,15 +337,24 @@ impl Actor {
 
     fn write(&mut self) {
         let staged = std::mem::take(&mut self.staged);
-        let (store, id, expected) = (self.shared.store.clone(), self.id.clone(), self.epoch);
+        let (id, expected) = (self.id.clone(), self.epoch);
         self.work = Some(match (staged.delete, expected) {
-            (true, Some(expected)) => Box::pin(async move { Finished::Deleted(store.delete(&id, expected).await) }),
+            (true, Some(expected)) => {
+                let store = self.shared.store.clone();
+                Box::pin(async move { Finished::Deleted(store.delete(&id, expected).await) })
+            }
             // A group that is not stored has nothing to delete.
             (true, None) => Box::pin(async { Finished::Deleted(Ok(())) }),
             (false, expected) => {
                 let offsets = staged.offsets.iter().map(|(at, offset)| (*at, offset.clone())).collect();
                 let write = GroupWrite { expected, record: staged.record, offsets };
-                Box::pin(async move { Finished::Written(store.write(&id, write).await) })
+                let writer = self.writer.clone();
+                Box::pin(async move {
+                    Finished::Written(match writer {
+                        Some(writer) => writer.write(id, write).await,
+                        None => Err(StoreError::NotSent("the broker stops".to_owned()).into()),
+                    })
+                })
             }
         });
         self.underway = Some(Underway { offsets: staged.offsets, answers: staged.answers });
@@ -352,8 +379,10 @@ impl Actor {
             }
             Finished::Written(Err(error)) | Finished::Deleted(Err(error)) => {
                 warn!(group = %self.id, %error, "a group could not be stored; it is loaded again");
-                self.drop_group();
+                // Whoever else has written it may be its coordinator by now.
+                self.drop_group(CoordinatorError::NotAvailable, error == WriteError::Stale);
             }
+            Finished::NotOurs => self.resigned = true,
             Finished::Loaded(Ok(Loaded::Unreadable(reason))) => {
                 error!(group = %self.id, reason, "what is stored of a group can't be read");
                 self.load_later();
@@ -370,13 +399,14 @@ impl Actor {
                     }
                     Loaded::Nothing | Loaded::Unreadable(_) => (Group::absent(self.id.clone(), settings), None),
                 };
+                self.first_load = false;
                 self.group = Some(group);
                 self.epoch = epoch;
                 self.unavailable = CoordinatorError::Loading;
                 self.pause = FIRST_PAUSE;
                 self.arm_timer();
             }
-            Finished::Paused => self.load(),
+            Finished::Paused => self.load(false),
         }
     }
 
@@ -391,29 +421,60 @@ impl Actor {
         underway.answers.into_iter().for_each(|deliver| deliver());
     }
 
-    /// Forgets the group. Requests that wait for it find their channel closed, which is an answer too.
-    fn drop_group(&mut self) {
+    /// Forgets the group and loads it again. Commits that wait for it find their channel closed, which is an answer too.
+    fn drop_group(&mut self, told: CoordinatorError, look_who_coordinates: bool) {
+        self.forget(told);
+        self.load(look_who_coordinates);
+    }
+
+    fn forget(&mut self, told: CoordinatorError) {
         self.group = None;
         self.epoch = None;
-        self.parked.clear();
+        for (_, parked) in self.parked.drain() {
+            match parked {
+                Parked::Join(reply) => give(reply, Err(told)),
+                Parked::Sync(reply) => give(reply, Err(told)),
+            }
+        }
         self.staged = Staged::default();
         self.underway = None;
         self.wake_at = None;
         if let Some(command) = self.stalled.take() {
-            command.refuse(CoordinatorError::NotAvailable);
+            command.refuse(told);
         }
-        self.load();
     }
 
-    fn load(&mut self) {
-        let (store, id) = (self.shared.store.clone(), self.id.clone());
+    /// Another broker coordinates the group: whoever waits is told, and the next request of it starts afresh.
+    fn resign(&mut self) {
+        debug!(group = %self.id, "another broker coordinates this group now");
+        self.shared.groups.lock().remove(&self.id);
+        self.forget(CoordinatorError::NotCoordinator);
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            command.refuse(CoordinatorError::NotCoordinator);
+        }
+    }
+
+    fn load(&mut self, look_who_coordinates: bool) {
+        let (shared, id, since) = (self.shared.clone(), self.id.clone(), self.coordinates_since.clone());
         self.work = Some(Box::pin(async move {
-            let loaded = store.load(std::slice::from_ref(&id)).await;
+            let cluster = &shared.cluster;
+            if look_who_coordinates {
+                cluster.refreshed().await;
+            }
+            let Some(epoch) = cluster.coordinates(&id) else { return Finished::NotOurs };
+            if !cluster.is_registered() {
+                return Finished::Loaded(Err(StoreError::NotReady("this broker is not registered".to_owned())));
+            }
+            let _permit = shared.loads.acquire().await;
+            since.store(epoch, Ordering::Release);
+            let loaded = shared.store.claim(std::slice::from_ref(&id)).await;
             Finished::Loaded(loaded.map(|loaded| loaded.into_iter().next().unwrap_or(Loaded::Nothing)))
         }));
     }
 
     fn load_later(&mut self) {
+        self.first_load = false;
         self.unavailable = CoordinatorError::NotAvailable;
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);
@@ -445,7 +506,7 @@ async fn finish(work: &mut Option<BoxFuture<'static, Finished>>) -> Finished {
     }
 }
 
-async fn until(wake_at: Option<Instant>) {
+pub(super) async fn until(wake_at: Option<Instant>) {
     match wake_at {
         Some(wake_at) => sleep_until(wake_at).await,
         None => std::future::pending().await,

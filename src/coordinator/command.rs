@@ -53,6 +53,8 @@ pub(super) enum Command {
     Delete(Reply<()>),
     TopicDeleted(TopicId, Reply<()>),
     Expire(Reply<()>),
+    /// Another broker may coordinate the group now, or may have since it was loaded.
+    Reconsider,
 }
 
 impl Command {
@@ -68,7 +70,8 @@ impl Command {
             | Command::DeleteOffsets(..)
             | Command::Delete(_)
             | Command::TopicDeleted(..)
-            | Command::Expire(_) => true,
+            | Command::Expire(_)
+            | Command::Reconsider => true,
         }
     }
 
@@ -86,6 +89,7 @@ impl Command {
             Command::Delete(reply) | Command::TopicDeleted(_, reply) | Command::Expire(reply) => {
                 give(reply, Err(error));
             }
+            Command::Reconsider => {}
         }
     }
 }

@@ -4,12 +4,13 @@ mod actor;
 mod command;
 mod mirror;
 pub mod store;
+mod writer;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     time::Duration,
 };
@@ -17,25 +18,27 @@ use std::{
 use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use actor::{Actor, Start};
+use actor::Actor;
 use command::{Command, Reply};
 pub use command::{Fetch, Fetched, Heartbeat, Results};
 use mirror::Mirror;
-use store::{GroupStore, Loaded};
+use store::GroupStore;
+use writer::WeakWriter;
 
 use crate::{
     clock::Clock,
+    cluster::Cluster,
     groups::{
         CommitRequest, GroupError, Moment, Overview, Settings, TopicPartition,
         classic::{Description, JoinAnswer, JoinRefusal, JoinRequest, LeaveRequest, SyncAnswer, SyncRequest},
     },
-    model::{GroupId, GroupInstanceId, MemberId, TopicId, TopicName},
+    model::{GroupId, GroupInstanceId, MemberId, NodeId, TopicId, TopicName},
     tasks::Tasks,
 };
 
@@ -44,6 +47,8 @@ use crate::{
 pub enum CoordinatorError {
     #[error(transparent)]
     Group(GroupError),
+    #[error("another broker coordinates the group")]
+    NotCoordinator,
     /// The groups are being loaded.
     #[error("the groups are being loaded")]
     Loading,
@@ -67,6 +72,8 @@ pub struct Options {
     pub mirror_interval: Duration,
     /// Requests that may wait for one group; then their connections wait.
     pub queued_requests: usize,
+    /// Says which groups this broker coordinates.
+    pub cluster: Arc<Cluster>,
 }
 
 impl Default for Options {
@@ -77,12 +84,13 @@ impl Default for Options {
             retention_check_interval: Duration::from_secs(600),
             mirror_interval: Duration::from_secs(1),
             queued_requests: 1_000,
+            cluster: Arc::new(Cluster::alone(NodeId(0))),
         }
     }
 }
 
 /// Groups that are read from the storage at a time.
-const LOAD_CHUNK: usize = 200;
+const CONCURRENT_LOADS: usize = 200;
 
 /// What every group's task shares.
 struct Shared {
@@ -93,9 +101,28 @@ struct Shared {
     clock: Clock,
     origin: Instant,
     mirror: Mirror,
+    writer: WeakWriter,
     queued_requests: usize,
-    groups: Mutex<HashMap<GroupId, mpsc::Sender<Command>>>,
+    cluster: Arc<Cluster>,
+    /// A load takes a permit.
+    loads: Semaphore,
+    groups: Mutex<HashMap<GroupId, Live>>,
     loaded: AtomicBool,
+}
+
+/// The way to a group's task.
+#[derive(Clone)]
+struct Live {
+    commands: mpsc::Sender<Command>,
+    /// The epoch that this broker coordinated the group with when it was loaded last; -1 before that.
+    coordinates_since: Arc<AtomicI32>,
+}
+
+impl Live {
+    /// Whether what the task knows may be answered: no other broker can have coordinated the group since it was loaded.
+    fn is_current(&self, epoch: Option<i32>) -> bool {
+        epoch == Some(self.coordinates_since.load(Ordering::Acquire))
+    }
 }
 
 impl Shared {
@@ -142,7 +169,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Loads all groups in the background; until then requests are told so.
+    /// Loads the groups that this broker coordinates in the background; until then requests are told so. Follows the brokers
+    /// that come and go.
     pub fn start(
         options: Options,
         store: Arc<dyn GroupStore>,
@@ -150,6 +178,8 @@ impl Coordinator {
         clock: Clock,
         tasks: Tasks,
     ) -> Arc<Self> {
+        let (writer, writes) = writer::queue();
+        tasks.spawn("group-writes", writes.run(store.clone(), tasks.stopping().clone()));
         let shared = Arc::new(Shared {
             settings: Arc::new(options.settings),
             store,
@@ -158,12 +188,15 @@ impl Coordinator {
             clock,
             origin: Instant::now(),
             mirror: Mirror::default(),
+            writer,
             queued_requests: options.queued_requests,
+            cluster: options.cluster,
+            loads: Semaphore::new(CONCURRENT_LOADS),
             groups: Mutex::default(),
             loaded: AtomicBool::new(false),
         });
         let coordinator = Arc::new(Self { shared: shared.clone() });
-        tasks.spawn("groups", coordinator.clone().load_then_expire(options.retention_check_interval));
+        tasks.spawn("groups", coordinator.clone().follow_groups(options.retention_check_interval));
         tasks.spawn("group-mirror", async move {
             let (store, topics) = (shared.store.clone(), shared.topics.clone());
             shared.mirror.run(store, topics, options.mirror_interval, shared.tasks.stopping().clone()).await;
@@ -207,7 +240,8 @@ impl Coordinator {
         if let Some(refused) = refuse_empty(group) {
             return refused;
         }
-        self.ask(group, |reply| Command::Heartbeat(Box::new(beat), reply)).await
+        // Promises nothing that another coordinator could break, so that members outlast a storage that is gone for a while.
+        self.ask_even_unregistered(group, |reply| Command::Heartbeat(Box::new(beat), reply)).await
     }
 
     pub async fn leave(&self, group: &GroupId, request: LeaveRequest) -> Pending<Results> {
@@ -245,15 +279,18 @@ impl Coordinator {
         self.ask(group, Command::Delete).await
     }
 
-    /// Every group that there is.
+    /// Every group that this broker coordinates.
     pub async fn list(&self) -> Result<Vec<(GroupId, Overview)>, CoordinatorError> {
         if !self.is_ready() {
             return Err(CoordinatorError::Loading);
         }
         let mut listed = Vec::new();
         for (id, asked) in self.ask_all(Command::Overview).await {
-            if let Some(overview) = asked.answer().await? {
-                listed.push((id, overview));
+            match asked.answer().await {
+                Ok(Some(overview)) => listed.push((id, overview)),
+                // Its new coordinator lists it.
+                Ok(None) | Err(CoordinatorError::NotCoordinator) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(listed)
@@ -262,7 +299,9 @@ impl Coordinator {
     /// Forgets what groups committed for a topic that is gone.
     pub async fn topic_deleted(&self, topic: TopicId) {
         for (group, asked) in self.ask_all(|reply| Command::TopicDeleted(topic, reply)).await {
-            if let Err(error) = asked.answer().await {
+            if let Err(error) = asked.answer().await
+                && error != CoordinatorError::NotCoordinator
+            {
                 warn!(%group, %topic, %error, "offsets of a deleted topic stay until the next retention check");
             }
         }
@@ -275,25 +314,40 @@ impl Coordinator {
     }
 
     async fn ask<T>(&self, group: &GroupId, command: impl FnOnce(Reply<T>) -> Command) -> Pending<T> {
-        if !self.is_ready() {
-            return Pending::ready(Err(CoordinatorError::Loading));
+        if !self.shared.cluster.is_registered() {
+            // Another broker may have taken the group over, and what is in memory may be old.
+            return Pending::ready(Err(CoordinatorError::NotAvailable));
         }
+        self.ask_even_unregistered(group, command).await
+    }
+
+    async fn ask_even_unregistered<T>(&self, group: &GroupId, command: impl FnOnce(Reply<T>) -> Command) -> Pending<T> {
         let (reply, answer) = oneshot::channel();
         let mut command = command(reply);
         loop {
-            let sender = self.sender(group, || Start::Absent);
-            match sender.send(command).await {
-                Ok(()) => return Pending(answer),
-                Err(mpsc::error::SendError(back)) if self.shared.tasks.stopping().is_cancelled() => {
-                    back.refuse(CoordinatorError::NotAvailable);
-                    return Pending(answer);
+            let epoch = self.shared.cluster.coordinates(group);
+            let refusal = if epoch.is_none() {
+                CoordinatorError::NotCoordinator
+            } else if !self.is_ready() {
+                CoordinatorError::Loading
+            } else {
+                let live = self.live(group);
+                let sender = &live.commands;
+                if !live.is_current(epoch) {
+                    let _ = sender.send(Command::Reconsider).await;
                 }
-                Err(mpsc::error::SendError(back)) => {
-                    error!(%group, "a group's task has ended unasked; it is started again");
-                    self.restart(group, &sender);
-                    command = back;
+                match sender.send(command).await {
+                    Ok(()) => return Pending(answer),
+                    Err(mpsc::error::SendError(back)) => command = back,
                 }
-            }
+                if !self.shared.tasks.stopping().is_cancelled() {
+                    self.forget_ended(group, sender);
+                    continue;
+                }
+                CoordinatorError::NotAvailable
+            };
+            command.refuse(refusal);
+            return Pending(answer);
         }
     }
 
@@ -308,65 +362,88 @@ impl Coordinator {
     }
 
     /// The way to a group's task, which is started if there is none.
-    fn sender(&self, id: &GroupId, start: impl FnOnce() -> Start) -> mpsc::Sender<Command> {
+    fn live(&self, id: &GroupId) -> Live {
         let mut groups = self.shared.groups.lock();
-        if let Some(sender) = groups.get(id) {
-            return sender.clone();
+        if let Some(live) = groups.get(id) {
+            return live.clone();
         }
         let (sender, commands) = mpsc::channel(self.shared.queued_requests);
-        groups.insert(id.clone(), sender.clone());
-        let actor = Actor::new(id.clone(), self.shared.clone(), commands, start());
+        let live = Live { commands: sender, coordinates_since: Arc::new(AtomicI32::new(-1)) };
+        groups.insert(id.clone(), live.clone());
+        let actor = Actor::new(id.clone(), self.shared.clone(), commands, live.coordinates_since.clone());
         self.shared.tasks.spawn("group", actor.run());
-        sender
+        live
     }
 
-    fn restart(&self, id: &GroupId, ended: &mpsc::Sender<Command>) {
+    fn forget_ended(&self, id: &GroupId, ended: &mpsc::Sender<Command>) {
         let mut groups = self.shared.groups.lock();
-        if groups.get(id).is_some_and(|sender| sender.same_channel(ended)) {
+        // One that resigned is not on the list any more.
+        if groups.get(id).is_some_and(|live| live.commands.same_channel(ended)) {
+            error!(group = %id, "a group's task has ended unasked; it is started again");
             groups.remove(id);
         }
-        drop(groups);
-        self.sender(id, || Start::Unknown);
     }
 
-    async fn load_then_expire(self: Arc<Self>, check_interval: Duration) {
+    /// Loads what this broker is to coordinate and lets go of the rest, whenever brokers come or go; expires offsets in between.
+    async fn follow_groups(self: Arc<Self>, check_interval: Duration) {
         const FIRST_PAUSE: Duration = Duration::from_millis(50);
         const LONGEST_PAUSE: Duration = Duration::from_secs(2);
         let stopping = self.shared.tasks.stopping().clone();
+        let mut views = self.shared.cluster.changes();
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = self.load_all().await {
-            warn!(%error, "groups can't be loaded; retrying");
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        self.shared.loaded.store(true, Ordering::Release);
+        let mut next_check = Instant::now() + check_interval;
         loop {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(check_interval) => self.expire_offsets().await,
+            views.borrow_and_update();
+            let is_known = !self.shared.cluster.view().live.is_empty();
+            let mut retry_at = None;
+            if is_known {
+                match self.take_over().await {
+                    Ok(()) => {
+                        self.shared.loaded.store(true, Ordering::Release);
+                        pause = FIRST_PAUSE;
+                    }
+                    Err(error) => {
+                        warn!(%error, "groups can't be loaded; retrying");
+                        retry_at = Some(Instant::now() + pause);
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            }
+            let followed = async {
+                loop {
+                    tokio::select! {
+                        changed = views.changed() => return changed.is_ok(),
+                        () = actor::until(retry_at) => return true,
+                        () = tokio::time::sleep_until(next_check), if retry_at.is_none() => {
+                            self.expire_offsets().await;
+                            next_check = Instant::now() + check_interval;
+                        }
+                    }
+                }
+            };
+            if stopping.run_until_cancelled(followed).await != Some(true) {
+                return;
             }
         }
     }
 
-    async fn load_all(&self) -> Result<(), store::StoreError> {
+    /// Starts the tasks of this broker's groups, which load them, and ends those of the others'.
+    async fn take_over(&self) -> Result<(), store::StoreError> {
         let began = Instant::now();
-        let ids = self.shared.store.list().await?;
+        let cluster = &self.shared.cluster;
+        let known: Vec<_> = self.shared.groups.lock().iter().map(|(id, live)| (id.clone(), live.clone())).collect();
+        for (_, live) in known.into_iter().filter(|(id, live)| !live.is_current(cluster.coordinates(id))) {
+            // One that has ended has nothing to let go of.
+            let _ = live.commands.send(Command::Reconsider).await;
+        }
         let mut count = 0_usize;
-        for chunk in ids.chunks(LOAD_CHUNK) {
-            for (id, loaded) in chunk.iter().zip(self.shared.store.load(chunk).await?) {
-                match loaded {
-                    Loaded::Nothing => continue,
-                    Loaded::Group(epoch, stored) => self.sender(id, || Start::Loaded(epoch, stored)),
-                    // Its own task says what is wrong with it.
-                    Loaded::Unreadable(_) => self.sender(id, || Start::Unknown),
-                };
+        for id in self.shared.store.list().await? {
+            if cluster.coordinates(&id).is_some() {
+                self.live(&id);
                 count += 1;
             }
         }
-        info!(groups = count, took = ?began.elapsed(), "groups are loaded");
+        info!(groups = count, took = ?began.elapsed(), "this broker coordinates groups");
         Ok(())
     }
 }

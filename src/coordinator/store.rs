@@ -8,7 +8,7 @@ use crate::{
     model::{GroupId, PartitionId},
 };
 
-/// Changes with every change of a group's members; a write names the one it stands on. Never used twice for one group id,
+/// Changes with every change of a group's members and of its coordinator; a write names the one it stands on. Never used twice for one group id,
 /// even if the group was deleted in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupEpoch(pub i64);
@@ -56,11 +56,16 @@ pub trait GroupStore: Send + Sync + 'static {
     /// The ids of all groups, perhaps of some that are gone.
     async fn list(&self) -> Result<Vec<GroupId>, StoreError>;
 
+    /// Takes groups over: as [`GroupStore::load`], and moves their epochs, so that nothing is written any more that is on its way
+    /// from here or from an earlier coordinator.
+    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;
+
     /// One answer for each id, in order.
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;
 
-    /// Returns the epoch that the group has now. After [`StoreError::OutcomeUnknown`] only loading tells what happened.
-    async fn write(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError>;
+    /// Writes to several groups, each judged by itself. One answer for each, in order: the epoch that the group has now. After
+    /// [`StoreError::OutcomeUnknown`] only loading tells what happened.
+    async fn write(&self, writes: Vec<(GroupId, GroupWrite)>) -> Vec<Result<GroupEpoch, WriteError>>;
 
     /// Deletes the group with all its offsets.
     async fn delete(&self, group: &GroupId, expected: GroupEpoch) -> Result<(), WriteError>;

@@ -10,12 +10,15 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{
-    store::{GroupEpoch, GroupWrite, MirrorMove, StoreError, WriteError},
+    store::{GroupEpoch, GroupWrite, Loaded, MirrorMove, StoreError, WriteError},
     *,
 };
-use crate::groups::{
-    Commit, Offsets, StoredGroup,
-    classic::{Joined, LeavingMember, Protocol, Record, State, Synced},
+use crate::{
+    cluster::View,
+    groups::{
+        Commit, Offsets, StoredGroup,
+        classic::{Joined, LeavingMember, Protocol, Record, State, Synced},
+    },
 };
 
 /// What becomes of the storage's next writes.
@@ -40,6 +43,8 @@ struct MemoryStore {
     gate: Semaphore,
     epochs: AtomicI64,
     writes: AtomicUsize,
+    /// How often it was called for writes.
+    calls: AtomicUsize,
     mirrored: Mutex<Vec<MirrorMove>>,
 }
 
@@ -51,6 +56,7 @@ impl MemoryStore {
             gate: Semaphore::new(PERMITS),
             epochs: AtomicI64::new(0),
             writes: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             mirrored: Mutex::default(),
         })
     }
@@ -98,24 +104,8 @@ impl MemoryStore {
     }
 }
 
-#[async_trait]
-impl GroupStore for MemoryStore {
-    async fn list(&self) -> Result<Vec<GroupId>, StoreError> {
-        self.readable()?;
-        Ok(self.groups.lock().keys().cloned().collect())
-    }
-
-    async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
-        self.readable()?;
-        let stored = self.groups.lock();
-        let load = |id| match stored.get(id) {
-            Some((epoch, stored)) => Loaded::Group(*epoch, Box::new(stored.clone())),
-            None => Loaded::Nothing,
-        };
-        Ok(groups.iter().map(load).collect())
-    }
-
-    async fn write(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError> {
+impl MemoryStore {
+    async fn write_one(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError> {
         let written = self.change(group, write.expected, |before| {
             let mut stored = before.unwrap_or_default();
             if let Some(record) = write.record {
@@ -130,6 +120,38 @@ impl GroupStore for MemoryStore {
             (Some(stored), ())
         });
         written.await.map(|(epoch, ())| epoch)
+    }
+}
+
+#[async_trait]
+impl GroupStore for MemoryStore {
+    async fn list(&self) -> Result<Vec<GroupId>, StoreError> {
+        self.readable()?;
+        Ok(self.groups.lock().keys().cloned().collect())
+    }
+
+    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+        self.readable()?;
+        for (_, (epoch, _)) in self.groups.lock().iter_mut().filter(|(id, _)| groups.contains(id)) {
+            *epoch = GroupEpoch(self.epochs.fetch_add(1, Ordering::Relaxed));
+        }
+        self.load(groups).await
+    }
+
+    async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+        self.readable()?;
+        let stored = self.groups.lock();
+        let load = |id| match stored.get(id) {
+            Some((epoch, stored)) => Loaded::Group(*epoch, Box::new(stored.clone())),
+            None => Loaded::Nothing,
+        };
+        Ok(groups.iter().map(load).collect())
+    }
+
+    async fn write(&self, writes: Vec<(GroupId, GroupWrite)>) -> Vec<Result<GroupEpoch, WriteError>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let written = writes.into_iter().map(|(group, write)| async move { self.write_one(&group, write).await });
+        join_all(written).await
     }
 
     async fn delete(&self, group: &GroupId, expected: GroupEpoch) -> Result<(), WriteError> {
@@ -167,6 +189,7 @@ struct World {
     store: Arc<MemoryStore>,
     topics: Arc<SomeTopics>,
     coordinator: Arc<Coordinator>,
+    cluster: Arc<Cluster>,
     clock: Clock,
     tasks: Tasks,
 }
@@ -179,9 +202,10 @@ impl World {
     async fn over(store: Arc<MemoryStore>) -> Self {
         let (topics, clock, tasks) = (Arc::new(SomeTopics::default()), Clock::fixed(1_700_000_000_000), Tasks::new());
         let settings = Settings { initial_rebalance_delay_ms: 0, ..Settings::default() };
-        let options = Options { settings, ..Options::default() };
+        let cluster = Arc::new(Cluster::alone(NodeId(0)));
+        let options = Options { settings, cluster: cluster.clone(), ..Options::default() };
         let coordinator = Coordinator::start(options, store.clone(), topics.clone(), clock.clone(), tasks.clone());
-        let world = Self { store, topics, coordinator, clock, tasks };
+        let world = Self { store, topics, coordinator, cluster, clock, tasks };
         while !world.coordinator.is_ready() && *world.store.fault.lock() != Fault::Down {
             tokio::task::yield_now().await;
         }
@@ -192,6 +216,14 @@ impl World {
     async fn restarted(self) -> Self {
         assert_eq!(self.tasks.stop(Duration::from_secs(5)).await, 0, "no task outlives the broker");
         Self::over(self.store).await
+    }
+
+    /// Another broker takes all groups over, or gives them back.
+    fn move_groups(&self, node: i32) {
+        let mut view = View::clone(&self.cluster.view());
+        view.generation += 1;
+        view.live[0].node = NodeId(node);
+        self.cluster.set_view(view);
     }
 
     async fn join(&self, id: &str) -> Pending<JoinAnswer> {
@@ -225,6 +257,17 @@ impl World {
     }
 
     async fn commit(&self, member: &str, generation: i32, partition: i32, offset: i64) -> Pending<Results> {
+        self.commit_to(&group(), member, generation, partition, offset).await
+    }
+
+    async fn commit_to(
+        &self,
+        group: &GroupId,
+        member: &str,
+        generation: i32,
+        partition: i32,
+        offset: i64,
+    ) -> Pending<Results> {
         let commit = Commit { partition: at(0, partition), offset, leader_epoch: 2, metadata: "m".into() };
         let request = CommitRequest {
             member_id: MemberId::new(member),
@@ -233,7 +276,7 @@ impl World {
             retention_ms: None,
             offsets: vec![commit],
         };
-        self.coordinator.commit(&group(), request).await
+        self.coordinator.commit(group, request).await
     }
 
     /// The committed offsets, by partition of `t0`.
@@ -332,7 +375,7 @@ async fn many_groups_are_loaded_at_start() {
     let store = MemoryStore::new();
     for number in 0..1_000 {
         let write = GroupWrite { record: Some(Record::default()), ..GroupWrite::default() };
-        store.write(&GroupId::new(&format!("g{number}")), write).await.expect("written");
+        store.write_one(&GroupId::new(&format!("g{number}")), write).await.expect("written");
     }
     let world = World::over(store).await;
     let listed = world.coordinator.list().await.expect("loaded");
@@ -374,6 +417,29 @@ async fn commits_that_come_during_a_write_share_the_next_one() {
     assert_eq!(found[0].1.as_ref().map(|offset| offset.offset), Some(99), "it waited for all of them");
     assert_eq!(world.committed(true).await, BTreeMap::from([(0, 99), (1, 97), (2, 98)]));
     assert_eq!(world.store.writes.load(Ordering::Relaxed) - before, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_of_many_groups_share_a_call_of_the_storage_too() {
+    let world = World::new().await;
+    let held = world.store.gate.forget_permits(PERMITS);
+    let mut pending = Vec::new();
+    for number in 0..100 {
+        let group = GroupId::new(&format!("g{number}"));
+        pending.push(world.commit_to(&group, "", -1, 0, number).await);
+        if number == 0 {
+            // The first call is on its way.
+            while world.store.calls.load(Ordering::Relaxed) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    world.store.gate.add_permits(held);
+    for pending in pending {
+        assert!(ok(&pending.answer().await));
+    }
+    assert_eq!(world.store.writes.load(Ordering::Relaxed), 100);
+    assert_eq!(world.store.calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,7 +508,7 @@ async fn a_group_that_somebody_else_changed_is_loaded_again() {
     let (epoch, mut stored) = world.store.groups.lock().get(&group()).cloned().expect("stored");
     stored.record.generation = 5;
     let write = GroupWrite { expected: Some(epoch), record: Some(stored.record), offsets: Vec::new() };
-    world.store.write(&group(), write).await.expect("written behind the broker's back");
+    world.store.write_one(&group(), write).await.expect("written behind the broker's back");
     assert_eq!(world.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotAvailable));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(world.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(GroupError::IllegalGeneration.into()));
@@ -589,4 +655,52 @@ async fn ids_and_session_timeouts_are_checked_before_a_group_comes_into_being() 
         assert_eq!(answer, refused(GroupError::InvalidSessionTimeout, ""));
     }
     assert_eq!(world.store.writes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_moves_away_is_let_go_and_its_members_are_told() {
+    let world = World::new().await;
+    let member = world.member().await;
+    let parked = world.join("").await;
+    tokio::task::yield_now().await;
+    world.move_groups(9);
+    assert_eq!(parked.answer().await, Err(CoordinatorError::NotCoordinator), "who waits is told at once");
+    assert_eq!(world.heartbeat(&member, 1).await, Err(CoordinatorError::NotCoordinator));
+    assert_eq!(world.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotCoordinator));
+    assert_eq!(world.coordinator.list().await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_go_on_at_the_new_coordinator_without_a_rebalance() {
+    let old = World::new().await;
+    let member = old.member().await;
+    old.commit(member.as_str(), 1, 0, 7).await.answer().await.expect("available");
+    old.move_groups(9);
+    let new = World::over(old.store.clone()).await;
+    assert_eq!(new.heartbeat(&member, 1).await, Ok(()));
+    assert_eq!(new.committed(true).await, BTreeMap::from([(0, 7)]));
+    let results = new.commit(member.as_str(), 1, 0, 8).await.answer().await;
+    assert_eq!(results, Ok(vec![Ok(())]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_moves_away_and_back_is_loaded_again() {
+    let here = World::new().await;
+    let member = here.member().await;
+    here.move_groups(9);
+    assert_eq!(here.heartbeat(&member, 1).await, Err(CoordinatorError::NotCoordinator));
+    let there = World::over(here.store.clone()).await;
+    there.commit(member.as_str(), 1, 0, 7).await.answer().await.expect("available");
+    here.move_groups(0);
+    assert_eq!(here.committed(true).await, BTreeMap::from([(0, 7)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_believe_to_coordinate_only_the_later_one_writes() {
+    let old = World::new().await;
+    let member = old.member().await;
+    let new = World::over(old.store.clone()).await;
+    assert_eq!(new.heartbeat(&member, 1).await, Ok(()), "it has loaded the group");
+    assert_eq!(old.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotAvailable));
+    assert!(old.store.stored("g").is_some_and(|group| group.offsets.is_empty()));
 }

@@ -56,7 +56,7 @@ impl Services {
 
     /// Who coordinates the group or transaction of this name.
     pub(super) fn coordinator_of(&self, name: &str, caller: &Caller) -> Option<BrokerAddress> {
-        address(self.cluster.view().coordinator_of(name)?, self.listener(caller))
+        address(self.cluster.view().coordinator(name)?.broker, self.listener(caller))
     }
 
     pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {

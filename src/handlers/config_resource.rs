@@ -160,8 +160,9 @@ impl Target {
     fn validate(&self, catalog: &Catalog, name: &str, named: &[&str], values: &Values) -> Result<(), AlterRefusal> {
         let snapshot = catalog.snapshot();
         match self {
-            Self::Topic(_) => configs::validate_topic(values, &snapshot.pattern_configs(name), snapshot.layers())
-                .map_err(|error| AlterRefusal::Config(error.0)),
+            Self::Topic(_) => {
+                catalog.check_configs(name, values).map_err(|error| AlterRefusal::Config(error.to_string()))
+            }
             Self::Resource(Resource::Group(_)) => {
                 configs::validate_group(values, snapshot.layers()).map_err(|error| AlterRefusal::Config(error.0))
             }
@@ -195,7 +196,8 @@ impl Target {
                     _ => layers.dynamic = values.clone(),
                 }
                 settings::validate_together(&layers)
-                    .map_err(|message| AlterRefusal::Request(format!("requirement failed: {message}")))
+                    .map_err(|message| AlterRefusal::Request(format!("requirement failed: {message}")))?;
+                catalog.check_default_promise(&layers).map_err(AlterRefusal::Config)
             }
             Self::Loggers => match values.keys().next() {
                 Some(logger) => Err(AlterRefusal::Config(format!("Logger {logger} does not exist!"))),

@@ -31,6 +31,7 @@ pub fn storage(error: &StoreError) -> ResponseError {
 pub fn coordinator(error: &CoordinatorError) -> ResponseError {
     match error {
         CoordinatorError::Group(error) => group(error),
+        CoordinatorError::NotCoordinator => ResponseError::NotCoordinator,
         CoordinatorError::Loading => ResponseError::CoordinatorLoadInProgress,
         CoordinatorError::NotAvailable => ResponseError::CoordinatorNotAvailable,
     }

@@ -1,10 +1,18 @@
 //! One connection: frames in, answers out in the order of the requests.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use prometheus_client::metrics::counter::Counter;
-use tokio::{io::Interest, net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, Interest},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+    time::timeout,
+};
 use tracing::debug;
 
 use super::{
@@ -46,10 +54,10 @@ struct Queued {
 }
 
 pub(super) async fn run(stream: TcpStream, caller: Arc<Caller>, shared: Shared) {
-    let stream = Arc::new(stream);
+    let (read_half, write_half) = stream.into_split();
     let (queue, queued) = mpsc::channel(shared.limits.queued_replies);
-    let writing = write_replies(stream.clone(), queued, shared.limits.stall, &shared.metrics.sent_bytes);
-    let reading = read_requests(&stream, &caller, &shared, queue);
+    let writing = write_replies(write_half, queued, shared.limits.stall, &shared.metrics.sent_bytes);
+    let reading = read_requests(read_half, &caller, &shared, queue);
     tokio::pin!(reading, writing);
     let ended = tokio::select! {
         ended = &mut reading => {
@@ -65,7 +73,7 @@ pub(super) async fn run(stream: TcpStream, caller: Arc<Caller>, shared: Shared) 
 }
 
 async fn read_requests(
-    stream: &TcpStream,
+    stream: OwnedReadHalf,
     caller: &Arc<Caller>,
     shared: &Shared,
     queue: mpsc::Sender<Queued>,
@@ -83,11 +91,7 @@ async fn read_requests(
     }
 }
 
-async fn read_request(
-    reader: &mut Reader<'_>,
-    caller: &Arc<Caller>,
-    shared: &Shared,
-) -> Result<(Reply, Admitted), Ended> {
+async fn read_request(reader: &mut Reader, caller: &Arc<Caller>, shared: &Shared) -> Result<(Reply, Admitted), Ended> {
     let limits = &shared.limits;
     while reader.buffer.is_empty() {
         tokio::select! {
@@ -127,22 +131,25 @@ async fn read_request(
     Ok((reply, admitted))
 }
 
-struct Reader<'a> {
-    stream: &'a TcpStream,
+struct Reader {
+    stream: OwnedReadHalf,
     buffer: BytesMut,
 }
 
-impl Reader<'_> {
-    /// Reads once, at most about `wanted` bytes. Cancel-safe.
+impl Reader {
+    /// Reads once, at most about `wanted` bytes. Cancel-safe. Holds no buffer while there is nothing to read.
     async fn read(&mut self, wanted: usize) -> Result<(), Ended> {
         loop {
             self.stream.readable().await?;
             self.buffer.reserve(wanted);
-            match self.stream.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Err(Ended::ByClient),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
+            // Unlike `try_read`, this knows that a socket is drained once it gave less than the buffer would take: without
+            // that, every request costs one more system call, which finds nothing.
+            let read = std::pin::pin!(self.stream.read_buf(&mut self.buffer));
+            match futures::poll!(read) {
+                Poll::Ready(Ok(0)) => return Err(Ended::ByClient),
+                Poll::Ready(Ok(_)) => return Ok(()),
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => {}
             }
         }
     }
@@ -158,7 +165,7 @@ impl Reader<'_> {
 }
 
 async fn write_replies(
-    stream: Arc<TcpStream>,
+    stream: OwnedWriteHalf,
     mut queued: mpsc::Receiver<Queued>,
     stall: Duration,
     sent_bytes: &Counter,
@@ -198,7 +205,7 @@ fn length(pieces: &[Bytes]) -> u64 {
 }
 
 /// Writes all pieces, in as few calls as the socket takes, and empties the list.
-async fn write_all(stream: &TcpStream, pieces: &mut Vec<Bytes>, stall: Duration) -> Result<(), Ended> {
+async fn write_all(stream: &OwnedWriteHalf, pieces: &mut Vec<Bytes>, stall: Duration) -> Result<(), Ended> {
     let mut first = 0;
     while first < pieces.len() {
         if pieces[first].is_empty() {

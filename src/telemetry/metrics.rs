@@ -104,6 +104,8 @@ pub struct RedisMetrics {
     pub duration: Latency,
     pub connected: Gauge,
     pub connections_lost: Counter,
+    /// 1 while the embedded server's data can't be synced to disk.
+    pub unsynced: Gauge,
     failures: Family<KindLabel, Counter>,
 }
 
@@ -189,6 +191,11 @@ impl Metrics {
         );
         r.register("weir_redis_connected", "1 while Redis is connected", redis.connected.clone());
         r.register("weir_redis_connections_lost", "Times that Redis was lost", redis.connections_lost.clone());
+        r.register(
+            "weir_redis_sync_failing",
+            "1 while the embedded Redis' data can't be synced to disk",
+            redis.unsynced.clone(),
+        );
         r.register("weir_redis_failures", "Commands that failed, by what is known of them", redis.failures.clone());
         Arc::new(Self { registry, requests, network, log, redis, max_series })
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    configs::{self, Values},
+    configs::{self, Layers, Values},
     names,
     settings::{BrokerSettings, StaticSettings},
     snapshot::{Fixed, Snapshot, Topic},
@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    log::store::{LogStore, StoreError},
+    log::{
+        durability::{Durability, Promise, Unkept},
+        store::{LogStore, StoreError},
+    },
     model::{NodeId, PartitionId, TopicId, TopicName},
 };
 
@@ -34,6 +37,9 @@ const PARTITIONS_AT_A_TIME: usize = 32;
 
 /// How often a change is tried again that somebody else was faster with.
 const ATTEMPTS: usize = 5;
+
+/// The configs that decide what is promised.
+const PROMISING: [&str; 2] = ["weir.durability", "min.insync.replicas"];
 
 /// What has changed in the catalog, told in the order in which it became visible.
 #[derive(Clone, Debug)]
@@ -112,12 +118,15 @@ pub struct Options {
     pub node: NodeId,
     pub settings: StaticSettings,
     pub clock: Clock,
+    /// What topics may promise.
+    pub durability: Arc<dyn Durability>,
 }
 
 pub struct Catalog {
     store: Arc<dyn CatalogStore>,
     logs: Arc<dyn LogStore>,
     clock: Clock,
+    durability: Arc<dyn Durability>,
     snapshot: ArcSwap<Snapshot>,
     settings: Arc<ArcSwap<BrokerSettings>>,
     /// Held while a new snapshot becomes visible and its events are told.
@@ -143,6 +152,7 @@ impl Catalog {
             store,
             logs,
             clock: options.clock,
+            durability: options.durability,
             settings: Arc::new(ArcSwap::new(snapshot.settings().clone())),
             snapshot: ArcSwap::from_pointee(snapshot),
             listeners: Mutex::new(Vec::new()),
@@ -274,14 +284,42 @@ impl Catalog {
         }
     }
 
-    /// Whether a topic of this name may be created with these configs.
+    /// Whether a topic of this name may be created with these configs, or may have them from now on.
     ///
     /// # Errors
     /// [`CreateError::InvalidConfig`].
     pub fn check_configs(&self, name: &str, configs: &Values) -> Result<(), CreateError> {
         let snapshot = self.snapshot.load();
         configs::validate_topic(configs, &snapshot.pattern_configs(name), snapshot.layers())
-            .map_err(|error| CreateError::InvalidConfig(error.0))
+            .map_err(|error| CreateError::InvalidConfig(error.0))?;
+        if !PROMISING.iter().any(|name| configs.contains_key(*name)) {
+            return Ok(());
+        }
+        let promise = configs::promise(configs, &snapshot.pattern_configs(name), snapshot.layers());
+        if snapshot.get(name).is_some_and(|topic| topic.log_config.promise == promise) {
+            return Ok(());
+        }
+        self.check_promise(promise).map_err(CreateError::InvalidConfig)
+    }
+
+    /// Whether the broker's configs may promise what they would.
+    ///
+    /// # Errors
+    /// The remedy.
+    pub fn check_default_promise(&self, layers: &Layers) -> Result<(), String> {
+        let promise = |layers| configs::promise(&Values::new(), &Values::new(), layers);
+        let wanted = promise(layers);
+        if wanted == promise(self.snapshot.load().layers()) { Ok(()) } else { self.check_promise(wanted) }
+    }
+
+    fn check_promise(&self, promise: Promise) -> Result<(), String> {
+        self.durability.check(promise).map_err(|unkept| {
+            let remedy = match unkept {
+                Unkept::TooFewReplicas { .. } => ": connect more replicas to Redis, or promise fewer",
+                Unkept::Impossible(_) | Unkept::NotYet(_) | Unkept::OtherLife => "",
+            };
+            format!("weir.durability can't be kept: {unkept}{remedy}")
+        })
     }
 
     /// What a new topic would be, without creating it.

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod ledger;
 pub mod process;
+pub mod servers;
 
 use std::{
     fs,

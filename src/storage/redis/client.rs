@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, ServerError,
-    ServerErrorKind, Value, io::tcp::TcpSettings,
+    ServerErrorKind, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +22,14 @@ use tracing::{info, warn};
 
 use super::{
     connection::{self, Connection, Event, Failure, Request},
+    durability,
     keys::Keyspace,
     scripts,
 };
-use crate::{log::store::StoreError, telemetry::metrics::RedisMetrics};
+use crate::{
+    log::{durability::Life, store::StoreError},
+    telemetry::metrics::RedisMetrics,
+};
 
 /// How Redis is reached.
 #[derive(Clone, Debug)]
@@ -88,6 +92,8 @@ pub struct Client {
     info: ConnectionInfo,
     current: Arc<Current>,
     generations: AtomicU64,
+    /// The server's life on the newest connection.
+    life: ArcSwap<Life>,
     changes: Arc<Changes>,
     pool: deadpool_redis::Pool,
 }
@@ -125,6 +131,7 @@ impl Client {
             info,
             current: Arc::new(Current { metrics, ..Current::default() }),
             generations: AtomicU64::new(0),
+            life: ArcSwap::from_pointee(Life::new("")),
             changes: Arc::new(Changes::default()),
             pool,
         });
@@ -144,6 +151,24 @@ impl Client {
     /// The number of times the shared connection was made; a change means that answers, and pushes, may have been lost.
     pub fn generation(&self) -> Option<u64> {
         self.current.link.load().as_ref().map(|link| link.generation)
+    }
+
+    /// The life of the server that the newest connection leads to.
+    pub fn life(&self) -> Life {
+        Life::clone(&self.life.load())
+    }
+
+    /// Gives the shared connection up if it still is the `generation`th: another is made.
+    pub fn renew(&self, generation: u64) {
+        self.current.give_up(generation);
+    }
+
+    /// A connection for commands that block for up to `longest`.
+    pub async fn dedicated(&self, longest: Duration) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.options.connect_timeout))
+            .set_response_timeout(Some(longest + self.options.response_timeout));
+        redis::Client::open(self.info.clone())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     async fn establish(&self) -> Result<(), RedisError> {
@@ -166,6 +191,9 @@ impl Client {
         tracking.arg("PREFIX").arg(self.options.keyspace.catalog_version());
         tracking.arg("PREFIX").arg(self.options.keyspace.brokers());
         connection.command(&tracking).await?;
+        let told = connection.command(&durability::info_command()).await?;
+        let life = durability::life(&durability::fields(&redis::from_redis_value::<String>(told)?));
+        self.life.store(Arc::new(life));
         self.current.take(Link { connection, generation });
         self.changes.reset();
         Ok(())
@@ -244,7 +272,8 @@ impl Client {
         Ok(self.send(request).await?.pop().unwrap_or_default())
     }
 
-    async fn send(&self, request: Request) -> Result<Vec<Value>, StoreError> {
+    /// Sends a request on the shared connection. Errors of the server are values.
+    pub(super) async fn send(&self, request: Request) -> Result<Vec<Value>, StoreError> {
         let link = self.link()?;
         let started = Instant::now();
         let answers = link.connection.send(request).await;

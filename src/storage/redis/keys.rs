@@ -86,6 +86,11 @@ impl Keyspace {
         self.catalog("producer-ids")
     }
 
+    /// Written before a wait for replicas or the disk.
+    pub fn barrier(&self) -> String {
+        self.catalog("barrier")
+    }
+
     pub fn layout(&self) -> String {
         self.catalog("layout")
     }

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod client;
 mod connection;
+pub mod durability;
 pub mod embedded;
 pub mod groups;
 pub mod keys;

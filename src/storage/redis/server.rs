@@ -6,8 +6,15 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
 use tracing::info;
 
-use super::{client::Client, keys::Keyspace};
-use crate::log::store::{Capacity, StoreError};
+use super::{
+    client::Client,
+    durability::{self, Standing, number_pair},
+    keys::Keyspace,
+};
+use crate::log::{
+    durability::Level,
+    store::{Capacity, StoreError},
+};
 
 /// How the keys and their contents are laid out (DESIGN: what Redis holds).
 const LAYOUT_VERSION: &str = "1";
@@ -58,37 +65,12 @@ pub enum ServerError {
     Unexpected(String),
 }
 
-/// What `acks=all` can promise on a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Any death of Redis may lose what was acknowledged.
-    Memory,
-    /// What was acknowledged survives the death of any process, not that of the machine.
-    Written,
-    /// What was acknowledged survives the machine's death.
-    Fsync,
-    /// The server does not tell.
-    Unknown,
-}
-
-impl Durability {
-    /// What acknowledged records survive.
-    pub fn promise(self) -> &'static str {
-        match self {
-            Durability::Memory => "nothing that ends Redis",
-            Durability::Written => "the death of any process",
-            Durability::Fsync => "the death of the machine",
-            Durability::Unknown => "what is not known",
-        }
-    }
-}
-
 /// A server that Weir can use.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub flavour: &'static str,
     pub version: String,
-    pub durability: Durability,
+    pub standing: Standing,
     /// What the operator should know, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -100,7 +82,14 @@ impl fmt::Display for Server {
 }
 
 /// Connects once and tells whether Weir can use the server. Waits while the server loads its data. Changes nothing.
-pub async fn check(url: &str, keyspace: &Keyspace, connect_timeout: Duration) -> Result<Server, ServerError> {
+///
+/// `is_embedded`: it is Weir's own private server.
+pub async fn check(
+    url: &str,
+    is_embedded: bool,
+    keyspace: &Keyspace,
+    connect_timeout: Duration,
+) -> Result<Server, ServerError> {
     let client = redis::Client::open(url).map_err(|error| ServerError::Unreachable(error.to_string()))?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(connect_timeout))
@@ -138,8 +127,12 @@ pub async fn check(url: &str, keyspace: &Keyspace, connect_timeout: Duration) ->
     if let Some(found) = layout.filter(|layout| layout != LAYOUT_VERSION) {
         return Err(ServerError::Layout { keyspace: keyspace.as_str().to_owned(), found });
     }
-    let durability = durability(&info, &mut connection).await;
-    let mut warnings: Vec<String> = loss(durability).into_iter().map(str::to_owned).collect();
+    // Some providers refuse CONFIG.
+    let command = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
+    let config: Result<HashMap<String, String>, RedisError> = command.query_async(&mut connection).await;
+    let appendfsync = config.ok().and_then(|config| config.get("appendfsync").cloned());
+    let standing = Standing::of(&info, appendfsync.as_deref(), is_embedded);
+    let mut warnings: Vec<String> = loss(&standing).into_iter().map(str::to_owned).collect();
     if found("maxmemory") == "0" {
         warnings.push(
             "Redis has no maxmemory: when the machine's memory runs out, the system ends Redis instead of Redis refusing writes; set \
@@ -147,7 +140,7 @@ pub async fn check(url: &str, keyspace: &Keyspace, connect_timeout: Duration) ->
                 .to_owned(),
         );
     }
-    Ok(Server { flavour, version, durability, warnings })
+    Ok(Server { flavour, version, standing, warnings })
 }
 
 /// The memory that the server may take (`maxmemory`) and takes; none where it has no limit.
@@ -167,11 +160,7 @@ async fn loaded(connection: &mut MultiplexedConnection) -> Result<HashMap<String
     let mut reported = false;
     loop {
         let text: String = redis::cmd("INFO").query_async(connection).await.map_err(failed)?;
-        let info: HashMap<String, String> = text
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-            .collect();
+        let info = durability::fields(&text);
         if info.get("loading").map(String::as_str) != Some("1") {
             return Ok(info);
         }
@@ -183,40 +172,18 @@ async fn loaded(connection: &mut MultiplexedConnection) -> Result<HashMap<String
     }
 }
 
-async fn durability(info: &HashMap<String, String>, connection: &mut MultiplexedConnection) -> Durability {
-    match info.get("aof_enabled").map(String::as_str) {
-        Some("1") => {}
-        Some(_) => return Durability::Memory,
-        None => return Durability::Unknown,
-    }
-    // Some providers refuse CONFIG.
-    let command = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
-    let answer: Result<HashMap<String, String>, RedisError> = command.query_async(connection).await;
-    match answer.ok().and_then(|answer| answer.get("appendfsync").cloned()).as_deref() {
-        Some("always") => Durability::Fsync,
-        Some("no") => Durability::Written,
-        Some(_) => Durability::Memory,
-        None => Durability::Unknown,
-    }
-}
-
-fn loss(durability: Durability) -> Option<&'static str> {
-    match durability {
-        Durability::Memory => Some(
+fn loss(standing: &Standing) -> Option<&'static str> {
+    if standing.holds_at_once(Level::Written.into()) {
+        None
+    } else if standing.aof.is_none() || (standing.aof == Some(true) && standing.appendfsync.is_none()) {
+        Some("this Redis does not tell how it keeps its data, so what acks=all survives is not known")
+    } else {
+        Some(
             "acks=all does not survive the death of this Redis: it keeps no append-only file, or syncs it every second and may then \
              answer before it has written; set `appendonly yes` with `appendfsync no` (survives the death of any process) or \
              `appendfsync always` (survives the machine's)",
-        ),
-        Durability::Unknown => {
-            Some("this Redis does not tell how it keeps its data, so what acks=all survives is not known")
-        }
-        Durability::Written | Durability::Fsync => None,
+        )
     }
-}
-
-fn number_pair(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??))
 }
 
 fn failed(error: RedisError) -> ServerError {
@@ -244,17 +211,4 @@ pub async fn cluster_id(client: &Client, configured: Option<&str>) -> Result<Str
     let new = configured.map_or_else(|| URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()), str::to_owned);
     client.query::<()>(redis::cmd("SET").arg(&key).arg(new).arg("NX")).await?;
     client.query(redis::cmd("GET").arg(&key)).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert_eq!(number_pair("7.0.15"), Some((7, 0)));
-        assert!(number_pair("10.2.0") > Some(LEAST_VERSION));
-        assert!(number_pair("6.2.14") < Some(LEAST_VERSION));
-        assert_eq!(number_pair("unknown"), None);
-    }
 }

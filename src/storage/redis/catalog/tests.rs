@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::RedisCatalogStore;
 use crate::{
     clock::Clock,
+    log::durability::Dial,
     log::store::{
         Append, AppendOutcome, Claim, LogState, LogStore, ProducerState, Read, Retention, StoreError, StoredBatch,
         TimestampedOffset,
@@ -122,8 +123,12 @@ impl World {
     async fn broker(&self, node: i32) -> (Arc<Client>, Arc<Catalog>) {
         let client = self.redis.client().await;
         let store = Arc::new(RedisCatalogStore::new(client.clone()));
-        let options =
-            Options { node: NodeId(node), settings: StaticSettings::default(), clock: Clock::fixed(1_700_000_000_000) };
+        let options = Options {
+            node: NodeId(node),
+            settings: StaticSettings::default(),
+            clock: Clock::fixed(1_700_000_000_000),
+            durability: Dial::default().durability,
+        };
         let catalog = Catalog::load(store, self.partitions.clone(), options).await.expect("Redis is up");
         (client, catalog)
     }

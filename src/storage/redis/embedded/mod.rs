@@ -12,6 +12,7 @@ mod sync;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 
 use directory::Directory;
 use process::Process;
+pub use sync::Syncer;
 
 /// How the private server is run.
 #[derive(Clone, Debug)]
@@ -69,6 +71,7 @@ pub struct EmbeddedRedis {
     url: String,
     data_dir: PathBuf,
     stopping: CancellationToken,
+    syncer: Arc<Syncer>,
     supervision: JoinHandle<()>,
     syncing: JoinHandle<()>,
 }
@@ -76,6 +79,11 @@ pub struct EmbeddedRedis {
 impl EmbeddedRedis {
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What syncs the data to disk.
+    pub fn syncer(&self) -> Arc<Syncer> {
+        self.syncer.clone()
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -101,9 +109,10 @@ pub async fn start(options: Options) -> Result<EmbeddedRedis, EmbeddedError> {
     let process = Process::start(&directory, &options, &socket, &url).await?;
     let stopping = CancellationToken::new();
     let data_dir = directory.path().to_owned();
-    let syncing = tokio::spawn(sync::every_second(data_dir.clone(), stopping.clone()));
+    let syncer = Syncer::new(&data_dir);
+    let syncing = tokio::spawn(syncer.clone().run(stopping.clone()));
     let supervision = tokio::spawn(supervise(process, directory, options, socket, url.clone(), stopping.clone()));
-    Ok(EmbeddedRedis { url, data_dir, stopping, supervision, syncing })
+    Ok(EmbeddedRedis { url, data_dir, stopping, syncer, supervision, syncing })
 }
 
 /// Starts the server again whenever it ends, until `stopping`.

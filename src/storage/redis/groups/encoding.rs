@@ -7,11 +7,12 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
+use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    coordinator::store::{GroupEpoch, Loaded},
+    coordinator::store::{GroupEpoch, GroupWrite, Loaded},
     groups::{
         CommittedOffset, Offsets, StoredGroup, TopicPartition,
         classic::{Protocol, Record, StoredMember},
@@ -53,7 +54,7 @@ struct MemberText {
 }
 
 /// The fields of a group's hash, except its epoch, which Redis counts.
-pub(super) fn record_fields(record: &Record) -> Vec<(String, String)> {
+fn record_fields(record: &Record) -> Vec<(String, String)> {
     let mut fields =
         vec![("type".to_owned(), CLASSIC.to_owned()), ("generation".to_owned(), record.generation.to_string())];
     let mut optional = |name: &str, value: Option<String>| {
@@ -83,6 +84,38 @@ pub(super) fn record_fields(record: &Record) -> Vec<(String, String)> {
         fields.push((format!("{MEMBER}{}", member.id), text));
     }
     fields
+}
+
+/// The arguments of one group's write, their count first.
+pub(super) fn encode_write(call: &mut Cmd, write: &GroupWrite) {
+    let fields = write.record.as_ref().map(record_fields);
+    let set = write.offsets.iter().filter_map(|(at, offset)| Some((*at, offset.as_ref()?)));
+    let removed = write.offsets.iter().filter(|(_, offset)| offset.is_none());
+    let fields_count = fields.as_ref().map_or(0, |fields| fields.len() * 2);
+    let set_count = set.clone().count() * 2;
+    call.arg(3 + fields_count + set_count + removed.clone().count());
+    match write.expected {
+        Some(epoch) => call.arg(epoch.0),
+        None => call.arg(""),
+    };
+    match fields {
+        None => {
+            call.arg("");
+        }
+        Some(fields) => {
+            call.arg(fields_count);
+            for (name, value) in fields {
+                call.arg(name).arg(value);
+            }
+        }
+    }
+    call.arg(set_count);
+    for (at, offset) in set {
+        call.arg(offset_field(at)).arg(offset_value(offset));
+    }
+    for (at, _) in removed {
+        call.arg(offset_field(*at));
+    }
 }
 
 pub(super) fn loaded(group: Hash, offsets: Hash) -> Loaded {
@@ -153,12 +186,12 @@ fn member(id: &str, value: &[u8]) -> Result<StoredMember, String> {
 }
 
 /// `<topic id>:<partition>`.
-pub(super) fn offset_field(at: TopicPartition) -> String {
+fn offset_field(at: TopicPartition) -> String {
     format!("{}:{}", at.topic, at.partition)
 }
 
 /// `<offset> <leader epoch> <committed at> <expires at, or -> <metadata>`.
-pub(super) fn offset_value(offset: &CommittedOffset) -> String {
+fn offset_value(offset: &CommittedOffset) -> String {
     let CommittedOffset { offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms } = offset;
     let mut out = format!("{offset} {leader_epoch} {commit_timestamp_ms} ");
     match expire_timestamp_ms {

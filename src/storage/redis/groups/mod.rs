@@ -26,20 +26,47 @@ impl RedisGroupStore {
         Self { client, keyspace }
     }
 
-    fn call(&self, function: &str, group: &GroupId) -> Cmd {
-        let mut call = redis::cmd("FCALL");
-        call.arg(function).arg(2).arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
-        call
-    }
-
-    /// What `write` and `delete` of the library answer.
-    async fn checked(&self, call: &Cmd) -> Result<GroupEpoch, WriteError> {
-        let (done, epoch): (i64, String) = self.client.query(call).await?;
-        if done == 0 {
-            return Err(WriteError::Stale);
+    async fn try_write(
+        &self,
+        writes: &[(GroupId, GroupWrite)],
+    ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
+        if writes.iter().any(|(_, write)| write.expected.is_none()) {
+            // First the index: an entry without a group is harmless, a group that nobody finds is not.
+            let mut index = redis::cmd("HSET");
+            index.arg(self.keyspace.groups());
+            for (group, write) in writes {
+                if write.expected.is_none() {
+                    index.arg(group.as_str()).arg(encoding::CLASSIC);
+                }
+            }
+            let () = self.client.query(&index).await?;
         }
-        let epoch = epoch.parse().map_err(|_| StoreError::Refused(format!("{epoch:?} is no group epoch")))?;
-        Ok(GroupEpoch(epoch))
+        // A call of several groups names keys of several slots, which a Redis Cluster would refuse.
+        let mut call = redis::cmd("FCALL");
+        call.arg("weir_groups_write_v1").arg(writes.len() * 2);
+        for (group, _) in writes {
+            call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
+        }
+        for (_, write) in writes {
+            encoding::encode_write(&mut call, write);
+        }
+        let answers: Vec<(i64, String)> = self.client.query(&call).await?;
+        if answers.len() != writes.len() {
+            return Err(StoreError::Refused("the groups' Function gave an answer that can't be read".to_owned()));
+        }
+        Ok(answers.into_iter().map(|(done, text)| written(done, text)).collect())
+    }
+}
+
+/// What the library answers about a group: whether it was written, and the epoch it has now or an error.
+fn written(done: i64, text: String) -> Result<GroupEpoch, WriteError> {
+    match done {
+        1 => {
+            let epoch = text.parse().map_err(|_| StoreError::Refused(format!("{text:?} is no group epoch")))?;
+            Ok(GroupEpoch(epoch))
+        }
+        0 => Err(WriteError::Stale),
+        _ => Err(StoreError::Refused(text).into()),
     }
 }
 
@@ -55,6 +82,17 @@ impl GroupStore for RedisGroupStore {
             }
         });
         Ok(groups.collect())
+    }
+
+    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+        let calls = groups.iter().map(|group| async move {
+            let mut call = redis::cmd("FCALL");
+            call.arg("weir_group_claim_v1").arg(2);
+            call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
+            let (group, offsets): (encoding::Hash, encoding::Hash) = self.client.query(&call).await?;
+            Ok(encoding::loaded(group, offsets))
+        });
+        try_join_all(calls).await
     }
 
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
@@ -77,42 +115,19 @@ impl GroupStore for RedisGroupStore {
         Ok(loaded)
     }
 
-    async fn write(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError> {
-        if write.expected.is_none() {
-            // First the index: an entry without a group is harmless, a group that nobody finds is not.
-            let mut index = redis::cmd("HSET");
-            index.arg(self.keyspace.groups()).arg(group.as_str()).arg(encoding::CLASSIC);
-            let () = self.client.query(&index).await?;
+    async fn write(&self, writes: Vec<(GroupId, GroupWrite)>) -> Vec<Result<GroupEpoch, WriteError>> {
+        match self.try_write(&writes).await {
+            Ok(answers) => answers,
+            Err(error) => writes.iter().map(|_| Err(error.clone().into())).collect(),
         }
-        let mut call = self.call("weir_group_write_v1", group);
-        call.arg(write.expected.map_or_else(String::new, |epoch| epoch.0.to_string()));
-        match &write.record {
-            None => {
-                call.arg("");
-            }
-            Some(record) => {
-                let fields = encoding::record_fields(record);
-                call.arg(fields.len() * 2);
-                for (name, value) in fields {
-                    call.arg(name).arg(value);
-                }
-            }
-        }
-        let set = write.offsets.iter().filter_map(|(at, offset)| Some((*at, offset.as_ref()?)));
-        call.arg(set.clone().count() * 2);
-        for (at, offset) in set {
-            call.arg(encoding::offset_field(at)).arg(encoding::offset_value(offset));
-        }
-        for (at, _) in write.offsets.iter().filter(|(_, offset)| offset.is_none()) {
-            call.arg(encoding::offset_field(*at));
-        }
-        self.checked(&call).await
     }
 
     async fn delete(&self, group: &GroupId, expected: GroupEpoch) -> Result<(), WriteError> {
-        let mut call = self.call("weir_group_delete_v1", group);
-        call.arg(expected.0.to_string());
-        self.checked(&call).await?;
+        let mut call = redis::cmd("FCALL");
+        call.arg("weir_group_delete_v1").arg(2);
+        call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group)).arg(expected.0);
+        let (done, text): (i64, String) = self.client.query(&call).await?;
+        written(done, text)?;
         let mut index = redis::cmd("HDEL");
         index.arg(self.keyspace.groups()).arg(group.as_str());
         if let Err(error) = self.client.query::<()>(&index).await {

@@ -12,6 +12,12 @@ use crate::{
     storage::redis::testing::TestRedis,
 };
 
+impl RedisGroupStore {
+    async fn write_one(&self, group: &GroupId, write: GroupWrite) -> Result<GroupEpoch, WriteError> {
+        self.write(vec![(group.clone(), write)]).await.remove(0)
+    }
+}
+
 struct World {
     redis: TestRedis,
     store: RedisGroupStore,
@@ -80,7 +86,7 @@ async fn a_group_is_loaded_as_it_was_written() {
         let written = [(at(1, 0), offset(42, "some metadata, with blanks")), (at(1, 1), offset(-1, ""))];
         let mut write = creation(5);
         write.offsets = written.iter().map(|(at, offset)| (*at, Some(offset.clone()))).collect();
-        let epoch = store.write(&group, write).await.expect("written");
+        let epoch = store.write_one(&group, write).await.expect("written");
         let (loaded_epoch, stored) = load_one(&store, &group).await.expect("it is there");
         assert_eq!(loaded_epoch, epoch);
         assert_eq!(stored.record, record(5));
@@ -93,10 +99,10 @@ async fn a_group_is_loaded_as_it_was_written() {
 async fn a_new_record_replaces_the_old_one_whole_and_moves_the_epoch() {
     let World { store, redis: _redis, .. } = world().await;
     let group = GroupId::new("orders");
-    let first = store.write(&group, creation(1)).await.expect("created");
+    let first = store.write_one(&group, creation(1)).await.expect("created");
     let empty = Record { generation: 2, ..Record::default() };
     let write = GroupWrite { expected: Some(first), record: Some(empty.clone()), offsets: Vec::new() };
-    let second = store.write(&group, write).await.expect("written");
+    let second = store.write_one(&group, write).await.expect("written");
     assert_ne!(first, second);
     let (epoch, stored) = load_one(&store, &group).await.expect("it is there");
     assert_eq!((epoch, stored.record), (second, empty));
@@ -106,12 +112,12 @@ async fn a_new_record_replaces_the_old_one_whole_and_moves_the_epoch() {
 async fn a_commit_leaves_the_epoch_and_the_members_alone() {
     let World { store, redis: _redis, .. } = world().await;
     let group = GroupId::new("orders");
-    let epoch = store.write(&group, creation(1)).await.expect("created");
+    let epoch = store.write_one(&group, creation(1)).await.expect("created");
     let commit = |offsets| GroupWrite { expected: Some(epoch), record: None, offsets };
     let set = commit(vec![(at(1, 0), Some(offset(1, ""))), (at(2, 0), Some(offset(2, "")))]);
-    assert_eq!(store.write(&group, set).await, Ok(epoch));
+    assert_eq!(store.write_one(&group, set).await, Ok(epoch));
     let moved = commit(vec![(at(1, 0), None), (at(2, 0), Some(offset(3, "")))]);
-    assert_eq!(store.write(&group, moved).await, Ok(epoch));
+    assert_eq!(store.write_one(&group, moved).await, Ok(epoch));
     let (_, stored) = load_one(&store, &group).await.expect("it is there");
     assert_eq!(stored.record, record(1));
     assert_eq!(stored.offsets.get(at(1, 0)), None);
@@ -122,9 +128,9 @@ async fn a_commit_leaves_the_epoch_and_the_members_alone() {
 async fn a_writer_with_a_stale_epoch_changes_nothing() {
     let World { store, redis: _redis, .. } = world().await;
     let group = GroupId::new("orders");
-    let stale = store.write(&group, creation(1)).await.expect("created");
+    let stale = store.write_one(&group, creation(1)).await.expect("created");
     let next = GroupWrite { expected: Some(stale), record: Some(record(2)), offsets: Vec::new() };
-    store.write(&group, next).await.expect("written");
+    store.write_one(&group, next).await.expect("written");
 
     let offsets = vec![(at(1, 0), Some(offset(9, "")))];
     for write in [
@@ -132,7 +138,7 @@ async fn a_writer_with_a_stale_epoch_changes_nothing() {
         GroupWrite { expected: Some(stale), record: None, offsets: offsets.clone() },
         GroupWrite { expected: None, record: Some(record(4)), offsets },
     ] {
-        assert_eq!(store.write(&group, write).await, Err(WriteError::Stale));
+        assert_eq!(store.write_one(&group, write).await, Err(WriteError::Stale));
     }
     assert_eq!(store.delete(&group, stale).await, Err(WriteError::Stale));
     let (_, stored) = load_one(&store, &group).await.expect("it is there");
@@ -141,22 +147,57 @@ async fn a_writer_with_a_stale_epoch_changes_nothing() {
 }
 
 #[tokio::test]
+async fn groups_that_are_written_together_are_judged_each_by_itself_in_one_command() {
+    let World { store, redis, mut bare } = world().await;
+    let groups: Vec<GroupId> = (0..50).map(|number| GroupId::new(&format!("g{number}"))).collect();
+    let created = store.write(groups.iter().map(|group| (group.clone(), creation(1))).collect()).await;
+    let epochs: Vec<GroupEpoch> = created.into_iter().map(|epoch| epoch.expect("created")).collect();
+    let broken = redis.keyspace().group_offsets(&groups[7]);
+    redis::cmd("SET").arg(&broken).arg("text").exec_async(&mut bare).await.expect("set");
+
+    redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut bare).await.expect("reset");
+    let commits = groups.iter().zip(&epochs).enumerate().map(|(index, (group, epoch))| {
+        let expected = if index == 3 { GroupEpoch(epoch.0 + 1) } else { *epoch };
+        let offsets = vec![(at(1, 0), Some(offset(9, "")))];
+        (group.clone(), GroupWrite { expected: Some(expected), record: None, offsets })
+    });
+    let results = store.write(commits.collect()).await;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut bare).await.expect("told");
+    assert!(stats.contains("cmdstat_fcall:calls=1,"), "{stats}");
+
+    for (index, (result, epoch)) in results.iter().zip(&epochs).enumerate() {
+        match index {
+            3 => assert_eq!(*result, Err(WriteError::Stale)),
+            7 => assert!(
+                matches!(result, Err(WriteError::Storage(StoreError::Refused(text))) if text.contains("WRONGTYPE")),
+                "{result:?}"
+            ),
+            _ => assert_eq!(*result, Ok(*epoch)),
+        }
+    }
+    let (_, stale) = load_one(&store, &groups[3]).await.expect("it is there");
+    assert!(stale.offsets.is_empty());
+    let (_, last) = load_one(&store, &groups[49]).await.expect("it is there");
+    assert_eq!(last.offsets.get(at(1, 0)), Some(&offset(9, "")));
+}
+
+#[tokio::test]
 async fn a_deleted_group_is_gone_and_its_epochs_do_not_come_back() {
     let World { store, redis: _redis, mut bare } = world().await;
     let group = GroupId::new("orders");
     let mut write = creation(1);
     write.offsets.push((at(1, 0), Some(offset(1, ""))));
-    let first = store.write(&group, write).await.expect("created");
+    let first = store.write_one(&group, write).await.expect("created");
     store.delete(&group, first).await.expect("deleted");
     assert!(load_one(&store, &group).await.is_none());
     assert!(store.list().await.expect("listed").is_empty());
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut bare).await.expect("asked");
     assert!(keys.is_empty(), "{keys:?}");
 
-    let second = store.write(&group, creation(1)).await.expect("created again");
+    let second = store.write_one(&group, creation(1)).await.expect("created again");
     assert_ne!(first, second);
     let late = GroupWrite { expected: Some(first), record: None, offsets: vec![(at(1, 0), Some(offset(1, "")))] };
-    assert_eq!(store.write(&group, late).await, Err(WriteError::Stale));
+    assert_eq!(store.write_one(&group, late).await, Err(WriteError::Stale));
 }
 
 #[tokio::test]
@@ -165,7 +206,7 @@ async fn a_group_created_by_a_commit_has_its_offsets() {
     let group = GroupId::new("simple");
     let write =
         GroupWrite { expected: None, record: Some(Record::default()), offsets: vec![(at(1, 0), Some(offset(1, "")))] };
-    store.write(&group, write).await.expect("created");
+    store.write_one(&group, write).await.expect("created");
     let (_, stored) = load_one(&store, &group).await.expect("it is there");
     assert_eq!(stored.record, Record::default());
     assert_eq!(stored.offsets.get(at(1, 0)), Some(&offset(1, "")));
@@ -177,7 +218,7 @@ async fn many_offsets_go_in_one_write() {
     let group = GroupId::new("wide");
     let mut write = creation(1);
     write.offsets = (0..9_000).map(|partition| (at(1, partition), Some(offset(i64::from(partition), "")))).collect();
-    let epoch = store.write(&group, write).await.expect("created");
+    let epoch = store.write_one(&group, write).await.expect("created");
     let (_, stored) = load_one(&store, &group).await.expect("it is there");
     assert_eq!(stored.offsets.iter().count(), 9_000);
     let removal = GroupWrite {
@@ -185,7 +226,7 @@ async fn many_offsets_go_in_one_write() {
         record: None,
         offsets: (0..9_000).map(|partition| (at(1, partition), None)).collect(),
     };
-    store.write(&group, removal).await.expect("removed");
+    store.write_one(&group, removal).await.expect("removed");
     let (_, stored) = load_one(&store, &group).await.expect("it is there");
     assert!(stored.offsets.is_empty());
 }
@@ -194,12 +235,12 @@ async fn many_offsets_go_in_one_write() {
 async fn commits_go_through_when_memory_has_run_out() {
     let World { store, redis: _redis, mut bare } = world().await;
     let group = GroupId::new("orders");
-    let epoch = store.write(&group, creation(1)).await.expect("created");
+    let epoch = store.write_one(&group, creation(1)).await.expect("created");
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").exec_async(&mut bare).await.expect("set");
     let refused = redis::cmd("SET").arg("x").arg("y").exec_async(&mut bare).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("OOM")), "memory has run out");
     let commit = GroupWrite { expected: Some(epoch), record: None, offsets: vec![(at(1, 0), Some(offset(1, "")))] };
-    assert_eq!(store.write(&group, commit).await, Ok(epoch));
+    assert_eq!(store.write_one(&group, commit).await, Ok(epoch));
 }
 
 #[tokio::test]
@@ -224,14 +265,14 @@ async fn what_can_not_be_read_is_told_apart_from_what_is_not_there() {
 async fn the_library_comes_back_after_it_was_flushed() {
     let World { store, redis: _redis, mut bare } = world().await;
     redis::cmd("FUNCTION").arg("FLUSH").exec_async(&mut bare).await.expect("flushed");
-    store.write(&GroupId::new("orders"), creation(1)).await.expect("created");
+    store.write_one(&GroupId::new("orders"), creation(1)).await.expect("created");
 }
 
 #[tokio::test]
 async fn a_server_that_is_gone_is_an_error_and_not_a_wrong_answer() {
     let World { store, mut redis, .. } = world().await;
     redis.kill();
-    assert!(matches!(store.write(&GroupId::new("orders"), creation(1)).await, Err(WriteError::Storage(_))));
+    assert!(matches!(store.write_one(&GroupId::new("orders"), creation(1)).await, Err(WriteError::Storage(_))));
     assert!(store.list().await.is_err());
 }
 

@@ -1,7 +1,7 @@
 #!lua name=weir_groups
 
--- Groups and their offsets. KEYS: the group's hash, its offsets' hash (one slot). Nothing is written unless the group is in the
--- epoch that the caller expects. All may write when memory has run out: a group that can't commit reads everything again.
+-- Groups and their offsets. Nothing of a group is written unless it is in the epoch that the caller expects. All may write when
+-- memory has run out: a group that can't commit reads everything again.
 
 local CHUNK = 1000
 
@@ -12,26 +12,26 @@ local function in_chunks(command, key, args, first, last)
   end
 end
 
--- ARGS: expected epoch ('' = must not exist); how many values of the group's hash follow ('' = leave it), name and value in
--- turn; how many values of offsets follow, name and value in turn; the names of offsets to remove.
--- Returns {1, epoch} or, when another epoch is stored, {0, that epoch}.
-local function write(keys, args)
-  local stored = redis.call('HGET', keys[1], 'epoch') or ''
-  if stored ~= args[1] then
-    return { 0, stored }
+-- args[first] to args[last]: expected epoch ('' = must not exist); how many values of the group's hash follow ('' = leave it),
+-- name and value in turn; how many values of offsets follow, name and value in turn; the names of offsets to remove.
+-- Returns 1 and the epoch or, when another epoch is stored, 0 and that epoch.
+local function write(group, offsets, args, first, last)
+  local stored = redis.call('HGET', group, 'epoch') or ''
+  if stored ~= args[first] then
+    return 0, stored
   end
-  local at = 3
-  local fields = tonumber(args[2])
+  local at = first + 2
+  local fields = tonumber(args[first + 1])
   if fields then
     at = at + fields
   elseif stored == '' then
-    return redis.error_reply('a group is created by what it holds')
+    error({ err = 'ERR a group is created by what it holds' })
   end
   local set = tonumber(args[at])
-  in_chunks('HSET', keys[2], args, at + 1, at + set)
-  in_chunks('HDEL', keys[2], args, at + set + 1, #args)
+  in_chunks('HSET', offsets, args, at + 1, at + set)
+  in_chunks('HDEL', offsets, args, at + set + 1, last)
   if not fields then
-    return { 1, stored }
+    return 1, stored
   end
   local epoch
   if stored == '' then
@@ -40,18 +40,37 @@ local function write(keys, args)
     epoch = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
     -- What a group of the same name may have left, were it deleted by hand.
     if set == 0 then
-      redis.call('UNLINK', keys[2])
+      redis.call('UNLINK', offsets)
     end
   else
     epoch = string.format('%.0f', tonumber(stored) + 1)
   end
-  redis.call('DEL', keys[1])
-  redis.call('HSET', keys[1], 'epoch', epoch)
-  in_chunks('HSET', keys[1], args, 3, 2 + fields)
-  return { 1, epoch }
+  redis.call('DEL', group)
+  redis.call('HSET', group, 'epoch', epoch)
+  in_chunks('HSET', group, args, first + 2, first + 1 + fields)
+  return 1, epoch
 end
 
--- ARGS: expected epoch. Returns as `write` does.
+-- KEYS: of each group, its hash and its offsets' hash (one slot). ARGS: of each group, how many arguments it has, then these,
+-- as `write` takes them. Returns what `write` gives for each group in turn; -1 and an error where it failed, which harms no
+-- other group.
+local function write_all(keys, args)
+  local answer = {}
+  local at = 1
+  for index = 1, #keys, 2 do
+    local last = at + tonumber(args[at])
+    local ran, done, epoch = pcall(write, keys[index], keys[index + 1], args, at + 1, last)
+    if not ran then
+      done, epoch = -1, type(done) == 'table' and done.err or tostring(done)
+    end
+    answer[#answer + 1] = done
+    answer[#answer + 1] = epoch
+    at = last + 1
+  end
+  return answer
+end
+
+-- KEYS: a group's hash, its offsets' hash. ARGS: expected epoch. Returns what `write` gives.
 local function delete(keys, args)
   local stored = redis.call('HGET', keys[1], 'epoch') or ''
   if stored ~= args[1] then
@@ -59,6 +78,14 @@ local function delete(keys, args)
   end
   redis.call('UNLINK', keys[1], keys[2])
   return { 1, stored }
+end
+
+-- KEYS: a group's hash, its offsets' hash. Moves the epoch of a group that is there, so that no earlier coordinator can write
+-- it any more. Returns both hashes.
+local function claim(keys)
+  local epoch = tonumber(redis.call('HGET', keys[1], 'epoch') or '')
+  if epoch then redis.call('HSET', keys[1], 'epoch', string.format('%.0f', epoch + 1)) end
+  return { redis.call('HGETALL', keys[1]), redis.call('HGETALL', keys[2]) }
 end
 
 local function halves(id)
@@ -151,6 +178,7 @@ local function mirror(keys, args)
   return 1
 end
 
-redis.register_function { function_name = 'weir_group_write_v1', callback = write, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_groups_write_v1', callback = write_all, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_delete_v1', callback = delete, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_group_claim_v1', callback = claim, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_mirror_v1', callback = mirror, flags = { 'allow-oom' } }

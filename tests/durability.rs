@@ -1,0 +1,234 @@
+//! The dial on real servers: what is acknowledged under a level survives what the level promises, what can't be promised is refused,
+//! and consumers see nothing that is not safe.
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use kafka_protocol::{
+    ResponseError,
+    messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, ProduceResponse, list_offsets_request},
+};
+use support::{
+    Connection, PATIENCE, Weir,
+    ledger::{
+        attempt, batch, create_topic, new_producer, produce_request, read_all, topic, try_create_topic, write_until,
+    },
+    process::{eventually, redis_server_in, signal, weir},
+    servers::{Broker, OLD, Redis, newer},
+};
+
+/// The end of the log that consumers are told.
+fn high_watermark(address: SocketAddr) -> i64 {
+    const LATEST: i64 = -1;
+    let partition = list_offsets_request::ListOffsetsPartition::default().with_timestamp(LATEST);
+    let asked = list_offsets_request::ListOffsetsTopic::default().with_name(topic()).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+    let answer: ListOffsetsResponse = Connection::to(address).call(ApiKey::ListOffsets as i16, 7, &request);
+    let partition = &answer.topics[0].partitions[0];
+    assert_eq!(partition.error_code, 0);
+    partition.offset
+}
+
+/// Sends records `first..first + count` once.
+fn send(address: SocketAddr, producer: i64, first: u64, count: u64, acks: i16) -> Result<i64, Option<ResponseError>> {
+    let request = produce_request(batch(producer, first, count)).with_acks(acks).with_timeout_ms(1_500);
+    let answer: ProduceResponse = Connection::to(address).call(ApiKey::Produce as i16, 9, &request);
+    let partition = &answer.responses[0].partition_responses[0];
+    match partition.error_code {
+        0 => Ok(partition.base_offset),
+        code => Err(ResponseError::try_from_code(code)),
+    }
+}
+
+/// Strikes again and again while an idempotent producer writes with acks=all, then compares what is there with what was
+/// acknowledged.
+fn nothing_is_lost(address: SocketAddr, strikes: u32, progress: u64, mut strike: impl FnMut(u32)) {
+    let producer = new_producer(address);
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let writer = thread::spawn({
+        let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
+        move || write_until(address, producer, &stop, &acknowledged)
+    });
+    for number in 0..strikes {
+        let before = acknowledged.load(Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while acknowledged.load(Ordering::Relaxed) < before + progress {
+            assert!(!writer.is_finished(), "the writer gave up");
+            assert!(Instant::now() < deadline, "the writer does not get on");
+            thread::sleep(Duration::from_millis(2));
+        }
+        strike(number);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = writer.join().expect("the writer's checks hold");
+    assert_eq!(read_all(address), (0..written).collect::<Vec<_>>(), "every acknowledged record once, in order");
+}
+
+fn killed_redis_loses_nothing(program: &str, appendfsync: &str, level: &'static str, strikes: u32, progress: u64) {
+    let mut redis = Redis::run(program, &["--appendonly", "yes", "--appendfsync", appendfsync]);
+    let broker = Broker::start(&["--redis-url", &redis.url()]).expect("a broker");
+    create_topic(broker.address, &[("weir.durability", level), ("weir.layout", "batch")]);
+    nothing_is_lost(broker.address, strikes, progress, |_| redis.restart());
+}
+
+#[test]
+fn written_survives_kill_9_where_redis_writes_before_it_answers() {
+    killed_redis_loses_nothing(OLD, "no", "written", 3, 300);
+    killed_redis_loses_nothing(newer(), "no", "written", 3, 300);
+}
+
+#[test]
+fn fsync_survives_kill_9_where_redis_syncs_before_it_answers() {
+    killed_redis_loses_nothing(OLD, "always", "fsync", 3, 300);
+    killed_redis_loses_nothing(newer(), "always", "fsync", 3, 300);
+}
+
+#[test]
+fn fsync_survives_kill_9_where_redis_is_waited_for() {
+    // Redis syncs once a second, and each record waits for that.
+    killed_redis_loses_nothing(newer(), "everysec", "fsync", 2, 5);
+}
+
+#[test]
+fn the_embedded_redis_keeps_fsync_through_kills_and_rewrites_of_its_file() {
+    let weir = Weir::start(&["--override", "weir.durability=fsync"]);
+    create_topic(weir.address, &[]);
+    let folder = weir.data_dir();
+    nothing_is_lost(weir.address, 6, 200, |number| match number % 3 {
+        0 => signal(redis_server_in(&folder).expect("a running Redis"), "KILL"),
+        _ => {
+            let url = format!("redis+unix://{}", folder.join("redis.sock").display());
+            let mut connection = redis::Client::open(url).and_then(|client| client.get_connection()).expect("Redis");
+            // It may be writing already.
+            let _ = redis::cmd("BGREWRITEAOF").exec(&mut connection);
+        }
+    });
+}
+
+/// A master with one replica, and a broker with a topic that waits for it.
+fn replicated(program: &str) -> (Redis, Redis, Broker) {
+    let master = Redis::run(program, &[]);
+    let replica = master.replica();
+    let broker = Broker::start(&["--redis-url", &master.url()]).expect("a broker");
+    create_topic(broker.address, &[("weir.durability", "replicas:1")]);
+    (master, replica, broker)
+}
+
+fn a_paused_replica_holds_up_acks_all_alone(program: &str) {
+    let (_master, replica, broker) = replicated(program);
+    let (safe, fast) = (new_producer(broker.address), new_producer(broker.address));
+    assert_eq!(send(broker.address, safe, 0, 3, -1), Ok(0));
+    assert_eq!(high_watermark(broker.address), 3);
+    replica.signal("STOP");
+    assert_eq!(send(broker.address, safe, 3, 2, -1), Err(Some(ResponseError::RequestTimedOut)));
+    assert_eq!(send(broker.address, safe, 3, 2, -1), Err(Some(ResponseError::RequestTimedOut)), "the retry too");
+    assert_eq!(send(broker.address, fast, 0, 1, 1), Ok(5), "acks=1 goes on");
+    assert_eq!(high_watermark(broker.address), 3, "consumers do not see what may be lost");
+    replica.signal("CONT");
+    let resent = || send(broker.address, safe, 3, 2, -1);
+    let mut answer = resent();
+    assert!(eventually(|| {
+        answer = resent();
+        answer.is_ok()
+    }));
+    assert_eq!(answer, Ok(3), "the retry is the first attempt's batch");
+    assert!(eventually(|| high_watermark(broker.address) == 6));
+    assert_eq!(read_all(broker.address), [0, 1, 2, 3, 4, 0]);
+}
+
+#[test]
+fn while_the_replica_is_paused_acks_all_errs_acks_1_goes_on_and_nothing_is_doubled() {
+    a_paused_replica_holds_up_acks_all_alone(OLD);
+    a_paused_replica_holds_up_acks_all_alone(newer());
+}
+
+#[test]
+fn without_the_replica_acks_all_is_refused_before_the_append_and_a_restarted_broker_still_takes_acks_1() {
+    let (master, mut replica, mut broker) = replicated(OLD);
+    let (safe, fast) = (new_producer(broker.address), new_producer(broker.address));
+    assert_eq!(send(broker.address, safe, 0, 1, -1), Ok(0));
+    replica.kill();
+    assert!(eventually(|| send(broker.address, safe, 1, 1, -1) == Err(Some(ResponseError::NotEnoughReplicas))));
+    let length = || redis::cmd("XLEN").arg("korvet:stream:ledger:0").query::<i64>(&mut master.connection());
+    let before = length().expect("a stream");
+    assert_eq!(send(broker.address, safe, 1, 1, -1), Err(Some(ResponseError::NotEnoughReplicas)));
+    assert_eq!(length().expect("a stream"), before, "nothing is stored");
+    signal(broker.child.id(), "TERM");
+    support::process::wait(&mut broker.child);
+    let broker = Broker::start(&["--redis-url", &master.url()]).expect("a broker starts without the replica");
+    assert!(send(broker.address, fast, 0, 1, 1).is_ok());
+    replica.start_again();
+    let resent = || send(broker.address, safe, 1, 1, -1);
+    assert!(eventually(|| resent().is_ok()), "{:?}", resent());
+    let read = read_all(broker.address);
+    assert_eq!(read.iter().filter(|value| **value == 1).count(), 1, "{read:?}");
+}
+
+#[test]
+fn a_level_that_redis_can_t_keep_is_refused_with_the_remedy_and_taken_once_it_can() {
+    const INVALID_CONFIG: i16 = 40;
+    let redis = Redis::start(&[]);
+    let broker = Broker::start(&["--redis-url", &redis.url()]).expect("a broker");
+    for (level, remedy) in [
+        ("written", "set `appendonly yes` and `appendfsync no` or `always`"),
+        ("fsync", "set `appendonly yes` and `appendfsync always`"),
+        ("replicas:2", "0 of 2 replicas are connected: connect more replicas to Redis"),
+        ("replicas:0", "must be memory, written, fsync or replicas:N"),
+    ] {
+        let (code, message) = try_create_topic(broker.address, &[("weir.durability", level)]).expect_err("a refusal");
+        assert_eq!(code, INVALID_CONFIG, "{level}: {message}");
+        assert!(message.contains(remedy), "{level}: {message}");
+    }
+    redis.config("appendfsync", "always");
+    redis.config("appendonly", "yes");
+    assert!(eventually(|| try_create_topic(broker.address, &[("weir.durability", "fsync")]).is_ok()));
+    let producer = new_producer(broker.address);
+    assert_eq!(send(broker.address, producer, 0, 1, -1), Ok(0));
+    // What it kept it does not keep any more.
+    redis.config("appendfsync", "no");
+    assert!(eventually(|| send(broker.address, producer, 1, 1, -1) == Err(Some(ResponseError::KafkaStorageError))));
+    assert!(eventually(|| broker.log().contains("Redis is set up otherwise than before")), "{}", broker.log());
+    redis.config("appendfsync", "always");
+    assert!(eventually(|| send(broker.address, producer, 1, 1, -1).is_ok()));
+}
+
+#[test]
+fn a_broker_does_not_start_with_a_promise_that_its_redis_can_t_keep() {
+    let redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "no"]);
+    for setting in ["weir.durability=fsync", "weir.durability.floor=fsync"] {
+        let ended = weir(&["--check", "--redis-url", &redis.url(), "--override", setting]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("can't be kept: Redis leaves syncing to the system"), "{ended:?}");
+        assert!(ended.stderr.contains("set `appendonly yes` and `appendfsync always`"), "{ended:?}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let arguments = ["--check", "--data-dir", data.to_str().expect("text"), "--override"];
+    let ended = weir(&[&arguments[..], &["weir.durability=replicas:1"]].concat());
+    assert!(ended.stderr.contains("the embedded Redis has no replicas"), "{ended:?}");
+    assert_eq!(weir(&[&arguments[..], &["weir.durability.floor=fsync"]].concat()).code, Some(0));
+}
+
+#[test]
+fn a_topic_that_asks_for_nothing_waits_for_nobody() {
+    let (_master, replica, broker) = replicated(OLD);
+    replica.signal("STOP");
+    let request = produce_request(batch(-1, 0, 1)).with_acks(-1);
+    let deadline = Instant::now() + PATIENCE;
+    assert_eq!(attempt(broker.address, &request), Some(ResponseError::RequestTimedOut.code()));
+    let redis = Redis::start(&[]);
+    let plain = Broker::start(&["--redis-url", &redis.url()]).expect("a broker");
+    create_topic(plain.address, &[("weir.durability", "memory"), ("min.insync.replicas", "3")]);
+    assert_eq!(attempt(plain.address, &request), Some(0), "min.insync.replicas counts with replicas:N only");
+    assert!(Instant::now() < deadline);
+}

@@ -1,0 +1,183 @@
+//! A Redis that a test runs itself, and a Weir on it.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+use super::process::{Ended, eventually, signal, wait};
+
+/// The distribution's server, and a newer one.
+pub const OLD: &str = "redis-server";
+
+pub fn newer() -> &'static str {
+    static PROGRAM: OnceLock<String> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/newer-redis");
+        let ended = Command::new(script).output().expect("scripts/newer-redis");
+        assert!(ended.status.success(), "there is no newer Redis: {}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).expect("a path").trim().to_owned()
+    })
+}
+
+/// A redis-server on a Unix socket and a free port of 127.0.0.1; ended when dropped.
+pub struct Redis {
+    pub child: Child,
+    pub folder: TempDir,
+    pub port: u16,
+    program: String,
+    arguments: Vec<String>,
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// None where somebody else has taken the port meanwhile.
+fn redis_server(program: &str, folder: &Path, port: u16, arguments: &[String]) -> Option<Child> {
+    let socket = folder.join("redis.sock");
+    let _ = std::fs::remove_file(&socket);
+    let mut child = Command::new(program)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--unixsocket", "redis.sock", "--save", ""])
+        // Else a new replica waits five seconds for others to come.
+        .args(["--repl-diskless-sync-delay", "0"])
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed");
+    let mut has_ended = false;
+    let listens = eventually(|| {
+        has_ended = matches!(child.try_wait(), Ok(Some(_)));
+        has_ended || UnixStream::connect(&socket).is_ok()
+    });
+    assert!(listens, "redis-server does not listen");
+    (!has_ended).then_some(child)
+}
+
+impl Redis {
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::run(OLD, arguments)
+    }
+
+    pub fn run(program: &str, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let started = (0..5).find_map(|_| {
+            let port = free_port();
+            Some((port, redis_server(program, folder.path(), port, &arguments)?))
+        });
+        let (port, child) = started.expect("a redis-server that runs");
+        Self { child, folder, port, program: program.to_owned(), arguments }
+    }
+
+    /// A replica of this server that has caught up.
+    pub fn replica(&self) -> Self {
+        let replica = Self::run(&self.program, &["--replicaof", &format!("127.0.0.1 {}", self.port)]);
+        let caught_up = || self.info("replication").contains("state=online");
+        assert!(eventually(caught_up), "the replica does not catch up");
+        replica
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        wait(&mut self.child);
+    }
+
+    pub fn start_again(&mut self) {
+        let child = redis_server(&self.program, self.folder.path(), self.port, &self.arguments);
+        self.child = child.expect("the port is still free");
+    }
+
+    /// `kill -9`, and a new life.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    pub fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.url()).and_then(|client| client.get_connection()).expect("a running Redis")
+    }
+
+    pub fn info(&self, section: &str) -> String {
+        redis::cmd("INFO").arg(section).query(&mut self.connection()).expect("an answer")
+    }
+
+    pub fn config(&self, name: &str, value: &str) {
+        redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(&mut self.connection()).expect("a setting");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A weir on somebody else's Redis.
+pub struct Broker {
+    pub child: Child,
+    pub address: SocketAddr,
+    log: TempDir,
+}
+
+impl Broker {
+    pub fn start(arguments: &[&str]) -> Result<Self, Ended> {
+        let log = tempfile::tempdir().expect("a temporary folder");
+        let log_file = std::fs::File::create(log.path().join("log")).expect("a file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .spawn()
+            .expect("the weir binary");
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut ready).expect("text");
+        match ready.split_whitespace().find_map(|word| word.trim_end_matches(',').parse().ok()) {
+            Some(address) => Ok(Self { child, address, log }),
+            None => {
+                let code = wait(&mut child);
+                let stderr = std::fs::read_to_string(log.path().join("log")).expect("a log");
+                Err(Ended { code, stdout: ready, stderr })
+            }
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path().join("log")).expect("a log")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn http(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("listening");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n").expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    answer
+}
