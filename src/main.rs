@@ -72,6 +72,15 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         tracing::warn!(%error, "the limit of open files can't be raised (ulimit -n)");
     }
+    /// Fewer do for a laptop, but a client opens several connections to a broker.
+    const ENOUGH: u64 = 10_000;
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < ENOUGH) {
+        tracing::warn!(
+            files,
+            "the system allows few open files, and every connection is one: beyond that clients can't connect; raise the hard limit \
+             (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker) to at least {ENOUGH}"
+        );
+    }
 }
 
 /// Runs until the first SIGTERM or SIGINT and what it takes to drain; a second one ends the process at once.

@@ -8,7 +8,7 @@ use super::{
     Partition, RedisLog, Writer,
     core::{Core, EntryId},
     entry::Entry,
-    functions::{self, call, change},
+    functions::{self, Snapshot, call, change},
     log_state,
     producers::Producer,
 };
@@ -55,7 +55,11 @@ impl RedisLog {
             return core;
         }
         writer.trimmed_at = Some(Instant::now());
-        match self.trim(partition, append.retention, false).await {
+        let trimmed = async {
+            let snapshot = self.snapshot(partition, &[]).await?;
+            self.trim(partition, snapshot, append.retention, false).await
+        };
+        match trimmed.await {
             // The append is what the caller asked about, so a later end is not told here.
             Ok(trimmed) => {
                 if writer.producers_at.as_ref() == Some(&core) && trimmed.next_offset == core.next_offset {
@@ -75,20 +79,31 @@ impl RedisLog {
         partition: &Partition,
         retention: Retention,
     ) -> Result<LogState, StoreError> {
-        let snapshot = self.snapshot(partition, &[]).await?;
+        let mut snapshot = self.snapshot(partition, &[]).await?;
         if snapshot.length != Some(snapshot.core.entries) {
             self.inspect(partition, snapshot).await?;
+            snapshot = self.snapshot(partition, &[]).await?;
         }
-        self.trim(partition, retention, true).await?;
+        let epochs = snapshot.epochs.clone();
+        let core = self.trim(partition, snapshot, retention, true).await?;
         self.expire(partition).await?;
-        let snapshot = self.snapshot(partition, &[]).await?;
-        Ok(log_state(&snapshot.core, &snapshot.epochs))
+        Ok(log_state(&core, &epochs))
     }
 
-    /// Trims by `retention`, but never past the end of the last check; a check remembers today's end.
-    async fn trim(&self, partition: &Partition, retention: Retention, is_check: bool) -> Result<Core, StoreError> {
-        let snapshot = self.snapshot(partition, &[]).await?;
+    /// Trims by `retention`, but never past the end of the last check; a check remembers today's end. Writes nothing where
+    /// nothing has changed since the last check: most partitions are such.
+    async fn trim(
+        &self,
+        partition: &Partition,
+        snapshot: Snapshot,
+        retention: Retention,
+        is_check: bool,
+    ) -> Result<Core, StoreError> {
         let core = snapshot.core;
+        let checked = Some(core.next_offset).filter(|end| is_check && *end != snapshot.checked);
+        if snapshot.checked <= core.log_start {
+            return self.check_at_start(partition, core, checked).await;
+        }
         let mut target = core.log_start;
         if let Some(before) = retention.before_timestamp {
             target = target.max(self.first_not_before(partition, &core, before).await?);
@@ -105,12 +120,8 @@ impl RedisLog {
             target = target.max(at_mark.map_or(target, |mark| mark.offset));
         }
         target = target.min(snapshot.checked);
-        let checked = is_check.then_some(core.next_offset);
         if target <= core.log_start {
-            return match checked {
-                Some(_) => self.start_at(partition, core.log_start, core.bytes_below_start, checked).await,
-                None => Ok(core),
-            };
+            return self.check_at_start(partition, core, checked).await;
         }
         let below = match at_mark.filter(|mark| mark.offset == target) {
             Some(mark) => mark.bytes,
@@ -119,6 +130,19 @@ impl RedisLog {
         let core = self.start_at(partition, target, below, checked).await?;
         self.free(partition, &core).await?;
         Ok(core)
+    }
+
+    /// Remembers the end of a check that trims nothing.
+    async fn check_at_start(
+        &self,
+        partition: &Partition,
+        core: Core,
+        checked: Option<i64>,
+    ) -> Result<Core, StoreError> {
+        match checked {
+            Some(_) => self.start_at(partition, core.log_start, core.bytes_below_start, checked).await,
+            None => Ok(core),
+        }
     }
 
     pub(super) async fn delete_below(&self, partition: &Partition, before_offset: i64) -> Result<i64, StoreError> {

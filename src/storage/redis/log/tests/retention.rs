@@ -126,3 +126,25 @@ async fn no_retention_trims_nothing() {
     }
     assert_eq!(world.offsets().await, [0]);
 }
+
+#[tokio::test]
+async fn a_check_writes_nothing_where_nothing_has_changed() {
+    for appended in [0, 3] {
+        let world = World::new().await;
+        for _ in 0..appended {
+            world.append(Layout::Batch, vec![batch(10, "a")]).await;
+        }
+        retain(&world, older_than(1)).await;
+        world.redis.command(&["CONFIG", "RESETSTAT"]).await;
+        let state = retain(&world, older_than(1)).await;
+        assert_eq!(state.next_offset, appended * 10);
+        let redis::Value::BulkString(stats) = world.redis.command(&["INFO", "commandstats"]).await else {
+            panic!("INFO is text")
+        };
+        let stats = String::from_utf8_lossy(&stats);
+        for write in ["hset", "zadd", "xtrim", "xsetid", "hdel"] {
+            assert!(!stats.contains(&format!("cmdstat_{write}:")), "{stats}");
+        }
+        assert!(stats.contains("cmdstat_fcall:calls=2,"), "{stats}");
+    }
+}
