@@ -309,6 +309,109 @@ fn parts(process: &str) -> Option<[&str; 4]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cluster::Registry, model::TopicId, storage::redis::testing::TestRedis};
+
+    const SESSION: Duration = Duration::from_millis(300);
+
+    fn identity(node: i32, incarnation: &str) -> Identity {
+        let endpoint = Endpoint { listener: "PLAINTEXT".to_owned(), host: "::1".to_owned(), port: 9092 };
+        Identity {
+            node: NodeId(node),
+            incarnation: incarnation.to_owned(),
+            rack: Some("zone a".to_owned()),
+            endpoints: vec![endpoint],
+            session_timeout: SESSION,
+            heartbeat_interval: Duration::from_millis(100),
+        }
+    }
+
+    async fn registered(redis: &TestRedis, node: i32, incarnation: &str) -> Registration {
+        let client = redis.client().await;
+        Registration::new(client, Clock::system(), identity(node, incarnation)).await.expect("nobody has its id")
+    }
+
+    async fn seen(registration: &Registration, may_declare_gone: bool) -> View {
+        let renewal = Renewal { may_declare_gone, ..Renewal::default() };
+        match registration.renew(renewal).await.expect("Redis is there") {
+            Renewed::Registered { view, .. } => view,
+            Renewed::Replaced => panic!("it was replaced"),
+        }
+    }
+
+    fn joined(view: &View) -> Vec<(i32, i32)> {
+        view.live.iter().map(|broker| (broker.node.0, broker.joined)).collect()
+    }
+
+    #[tokio::test]
+    async fn brokers_see_each_other_with_all_that_clients_must_know() {
+        let redis = TestRedis::start().await;
+        let one = registered(&redis, 1, "a").await;
+        let two = registered(&redis, 2, "b").await;
+        let view = seen(&one, true).await;
+        assert_eq!(view, seen(&two, true).await);
+        assert_eq!(joined(&view), [(1, 0), (2, 1)]);
+        let broker = view.broker(NodeId(2)).expect("live");
+        assert_eq!((broker.rack.as_deref(), &broker.endpoints), (Some("zone a"), &identity(2, "b").endpoints));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_leaves_is_gone_at_once_and_one_that_falls_silent_after_its_time() {
+        let redis = TestRedis::start().await;
+        let one = registered(&redis, 1, "a").await;
+        let two = registered(&redis, 2, "b").await;
+        let three = registered(&redis, 3, "c").await;
+        assert_eq!(joined(&seen(&one, true).await).len(), 3);
+        two.leave().await.expect("Redis is there");
+        let view = seen(&one, true).await;
+        assert_eq!((joined(&view), &view.left), (vec![(1, 0), (3, 2)], &vec![(NodeId(2), 3)]));
+        let began = Instant::now();
+        while joined(&seen(&one, true).await).len() > 1 {
+            assert!(began.elapsed() < 10 * SESSION, "the silent one stays");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let view = seen(&one, true).await;
+        assert_eq!(view.left, [(NodeId(2), 3), (NodeId(3), 4)]);
+        // It comes back as another.
+        assert_eq!(joined(&seen(&three, true).await), [(1, 0), (3, 5)]);
+    }
+
+    #[tokio::test]
+    async fn brokers_whose_time_ran_out_while_redis_stood_still_are_still_who_they_were() {
+        let redis = TestRedis::start().await;
+        let one = registered(&redis, 1, "a").await;
+        let two = registered(&redis, 2, "b").await;
+        seen(&one, true).await;
+        for node in [1, 2] {
+            redis.command(&["DEL", &redis.keyspace().broker(NodeId(node))]).await;
+        }
+        assert_eq!(joined(&seen(&one, false).await), [(1, 0), (2, 1)]);
+        assert_eq!(joined(&seen(&two, true).await), [(1, 0), (2, 1)]);
+    }
+
+    #[tokio::test]
+    async fn where_redis_has_lost_its_memory_generations_go_on_above_the_newest_that_a_broker_knows() {
+        let redis = TestRedis::start().await;
+        let one = registered(&redis, 1, "a").await;
+        redis.command(&["FLUSHALL"]).await;
+        let renewal = Renewal { known_generation: 41, ..Renewal::default() };
+        let Ok(Renewed::Registered { view, had_lapsed, .. }) = one.renew(renewal).await else { panic!("refused") };
+        assert_eq!((joined(&view), had_lapsed), (vec![(1, 42)], true));
+        let renewal = Renewal { anew_above: Some(60), known_generation: 42, ..Renewal::default() };
+        let Ok(Renewed::Registered { view, .. }) = one.renew(renewal).await else { panic!("refused") };
+        assert_eq!(joined(&view), [(1, 61)]);
+    }
+
+    #[tokio::test]
+    async fn of_brokers_long_gone_only_the_newest_generation_is_kept() {
+        let redis = TestRedis::start().await;
+        let one = registered(&redis, 1, "a").await;
+        for node in 2..=80 {
+            registered(&redis, node, "x").await.leave().await.expect("Redis is there");
+        }
+        let view = seen(&one, true).await;
+        assert_eq!((view.left.len(), view.floor), (64, 2 * 15));
+        assert!(view.leader(TopicId::random(), 0).is_some_and(|leader| leader.epoch >= view.floor));
+    }
 
     #[test]
     fn a_process_that_runs_has_not_ended() {

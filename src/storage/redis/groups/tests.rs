@@ -244,6 +244,21 @@ async fn commits_go_through_when_memory_has_run_out() {
 }
 
 #[tokio::test]
+async fn who_takes_a_group_over_reads_it_and_fences_the_coordinator_before() {
+    let World { store, redis: _redis, .. } = world().await;
+    let group = GroupId::new("orders");
+    let epoch = store.write_one(&group, creation(1)).await.expect("created");
+    let claimed = store.claim(&[group.clone(), GroupId::new("none")]).await.expect("claimed");
+    let [Loaded::Group(newer, stored), Loaded::Nothing] = &claimed[..] else { panic!("{claimed:?}") };
+    assert!(newer.0 > epoch.0);
+    assert_eq!(stored.record.generation, 1);
+    let late = GroupWrite { expected: Some(epoch), record: None, offsets: vec![(at(1, 0), Some(offset(1, "")))] };
+    assert_eq!(store.write_one(&group, late).await, Err(WriteError::Stale));
+    let commit = GroupWrite { expected: Some(*newer), record: None, offsets: vec![(at(1, 0), Some(offset(1, "")))] };
+    assert_eq!(store.write_one(&group, commit).await, Ok(*newer));
+}
+
+#[tokio::test]
 async fn what_can_not_be_read_is_told_apart_from_what_is_not_there() {
     let World { store, redis, mut bare } = world().await;
     let group = GroupId::new("orders");

@@ -3,6 +3,7 @@
 mod appends;
 mod faults;
 mod foreign;
+mod leaders;
 mod producers;
 mod reads;
 mod retention;
