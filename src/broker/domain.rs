@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+/// After so long without a push the catalog's version is asked for: a push can be lost (ADR 2), and reading can fail.
+const CATALOG_RECHECK: Duration = Duration::from_secs(5);
+
 /// Everything that handlers ask.
 pub(super) struct Domain {
     pub(super) cluster: Arc<Cluster>,
@@ -139,17 +142,21 @@ impl Domain {
         tasks.spawn("changes in redis", async move {
             let catalog_version = client.keyspace().catalog_version();
             let brokers = client.keyspace().brokers();
-            while let Some(changed) = stopping.run_until_cancelled(client.changes().next()).await {
+            loop {
+                let next = tokio::time::timeout(CATALOG_RECHECK, client.changes().next());
+                let Some(changed) = stopping.run_until_cancelled(next).await else { return };
+                let recheck = changed.is_err();
+                let changed = changed.unwrap_or_default();
                 if changed.everything || changed.keys.contains(&brokers) {
                     cluster.look_again();
                 }
                 if changed.everything {
                     log.everything_changed();
                 }
-                if (changed.everything || changed.keys.contains(&catalog_version))
+                if (recheck || changed.everything || changed.keys.contains(&catalog_version))
                     && let Err(error) = topics.refresh().await
                 {
-                    warn!(%error, "the catalog of topics could not be read again; it is tried at its next change");
+                    warn!(%error, "the catalog of topics could not be read again; it is tried again soon");
                 }
                 for key in &changed.keys {
                     if let Some((topic, index)) = client.keyspace().parse_stream(key) {

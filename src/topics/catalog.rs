@@ -4,7 +4,11 @@
 //! [`Catalog::refresh`]. Partitions are made after their topic and removed after it: the store remembers that as
 //! unfinished work, which any broker may do again.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -18,7 +22,7 @@ use super::{
     names,
     settings::{BrokerSettings, StaticSettings},
     snapshot::{Fixed, Snapshot, Topic},
-    store::{CatalogStore, Change, Changed, Resource, StoredTopic, Unfinished, Work},
+    store::{CatalogStore, Change, Changed, Newer, Resource, StoredTopic, Unfinished, Work},
 };
 use crate::{
     clock::Clock,
@@ -144,10 +148,7 @@ impl Catalog {
         options: Options,
     ) -> Result<Arc<Self>, StoreError> {
         let fixed = Arc::new(Fixed { node: options.node, settings: options.settings });
-        let mut snapshot = Snapshot::empty(fixed);
-        if let Some(stored) = store.load(None).await? {
-            snapshot = snapshot.replaced(stored);
-        }
+        let snapshot = Snapshot::empty(fixed).replaced(store.load().await?);
         Ok(Arc::new(Self {
             store,
             logs,
@@ -187,20 +188,33 @@ impl Catalog {
     /// Takes over what other brokers changed.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let known = self.snapshot.load().version;
-        if let Some(stored) = self.store.load(Some(known)).await? {
-            let listeners = self.listeners.lock();
-            let before = self.snapshot.load_full();
-            // A store that lost its latest writes has an older version; only an answer that this broker has overtaken
-            // itself is not taken.
-            if before.version == known || stored.version > before.version {
-                self.show(&listeners, &before, before.replaced(stored));
+        let Some(newer) = self.store.newer(known).await? else { return Ok(()) };
+        let version = match &newer {
+            Newer::Changes(changes) => changes.version,
+            Newer::Whole(stored) => stored.version,
+        };
+        let listeners = self.listeners.lock();
+        let before = self.snapshot.load_full();
+        // A store that lost its latest writes has an older version; only an answer that this broker has overtaken
+        // itself is not taken. Changes since `known` name all that was changed since a later version too.
+        if before.version == known || version.number > before.version.number {
+            match newer {
+                Newer::Changes(changes) => {
+                    let touched = changes.topics.iter().map(|(name, _)| name.clone()).collect();
+                    self.show(&listeners, &before, before.changed(changes), Some(touched));
+                }
+                Newer::Whole(stored) => self.show(&listeners, &before, before.replaced(stored), None),
             }
         }
         Ok(())
     }
 
-    /// Makes a snapshot visible and tells the listeners how it differs.
-    fn show(&self, listeners: &[Listener], before: &Snapshot, next: Snapshot) {
+    /// Makes a snapshot visible and tells the listeners how it differs: only in the topics `touched`, if they are known.
+    fn show(&self, listeners: &[Listener], before: &Snapshot, next: Snapshot, touched: Option<BTreeSet<TopicName>>) {
+        let names = |snapshot: &Snapshot| snapshot.topics().map(|topic| topic.name.clone()).collect::<Vec<_>>();
+        let touched = touched
+            .filter(|_| !next.has_other_defaults(before))
+            .unwrap_or_else(|| names(before).into_iter().chain(names(&next)).collect());
         let next = Arc::new(next);
         let settings_changed = next.settings() != before.settings();
         if settings_changed {
@@ -211,12 +225,12 @@ impl Catalog {
         if settings_changed {
             tell(CatalogEvent::SettingsChanged);
         }
-        for old in before.topics() {
+        for old in touched.iter().filter_map(|name| before.get(name.as_str())) {
             if next.get_by_id(old.id).is_none() {
                 tell(CatalogEvent::Deleted { name: old.name.clone(), id: old.id });
             }
         }
-        for topic in next.topics() {
+        for topic in touched.iter().filter_map(|name| next.get(name.as_str())) {
             match before.get_by_id(topic.id) {
                 Some(old) if Arc::ptr_eq(old, topic) => {}
                 Some(old) => {
@@ -243,8 +257,10 @@ impl Catalog {
                 if before.version == applied.version_before {
                     let mut next = Snapshot::clone(&before);
                     next.version = applied.version;
+                    let mut touched = BTreeSet::new();
                     for (change, _) in changes.iter().zip(&applied.changes).filter(|(_, done)| **done == Changed::Done)
                     {
+                        touched.extend(change.topic().cloned());
                         match change.clone() {
                             Change::Create(topic) => next.put(topic, &before),
                             Change::Delete { name, id } => next.remove(&name, id),
@@ -252,10 +268,10 @@ impl Catalog {
                             Change::Configure { resource, new, .. } => next.configure(resource, new),
                         }
                     }
-                    self.show(&listeners, &before, next);
+                    self.show(&listeners, &before, next, Some(touched));
                     true
                 } else {
-                    before.version >= applied.version
+                    before.version.number >= applied.version.number
                 }
             };
             if !in_step {

@@ -1,15 +1,14 @@
 //! All topics and configs as of one version: immutable, shared, cheap to look up.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 use super::{
     configs::{self, Definition, Layers, Resolved, Source, Values},
     names,
     settings::{BrokerSettings, StaticSettings},
-    store::{Resource, StoredCatalog, StoredTopic},
+    store::{CatalogVersion, Changes, Resource, StoredCatalog, StoredTopic},
 };
 use crate::{
     log::config::LogConfig,
@@ -67,13 +66,14 @@ pub(super) struct Fixed {
     pub(super) settings: StaticSettings,
 }
 
+/// Its maps share what they have in common with those of the snapshots before, so a change costs no copy of all topics.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    pub(super) version: u64,
-    topics: BTreeMap<TopicName, Arc<Topic>>,
-    ids: HashMap<TopicId, Arc<Topic>>,
+    pub(super) version: CatalogVersion,
+    topics: RedBlackTreeMapSync<TopicName, Arc<Topic>>,
+    ids: HashTrieMapSync<TopicId, Arc<Topic>>,
     /// Of names with a dot or an underscore: no other name can collide.
-    collisions: HashMap<String, TopicName>,
+    collisions: HashTrieMapSync<String, TopicName>,
     configs: BTreeMap<Resource, Values>,
     layers: Arc<Layers>,
     settings: Arc<BrokerSettings>,
@@ -86,10 +86,10 @@ impl Snapshot {
     pub(super) fn empty(fixed: Arc<Fixed>) -> Self {
         let layers = Arc::new(Layers { fixed: fixed.settings.broker.clone(), ..Layers::default() });
         Self {
-            version: 0,
-            topics: BTreeMap::new(),
-            ids: HashMap::new(),
-            collisions: HashMap::new(),
+            version: CatalogVersion::default(),
+            topics: RedBlackTreeMapSync::new_sync(),
+            ids: HashTrieMapSync::new_sync(),
+            collisions: HashTrieMapSync::new_sync(),
             configs: BTreeMap::new(),
             settings: Arc::new(BrokerSettings::new(&layers)),
             plain: Arc::new(configs::log_config(&Values::new(), &Values::new(), &layers)),
@@ -108,6 +108,27 @@ impl Snapshot {
             next.put(topic, self);
         }
         next
+    }
+
+    pub(super) fn changed(&self, changes: Changes) -> Self {
+        let mut next = self.clone();
+        next.version = changes.version;
+        for (resource, values) in changes.configs {
+            next.configure(resource, values);
+        }
+        for (name, stored) in changes.topics {
+            match (stored, self.topics.get(&name)) {
+                (Some(stored), _) => next.put(stored, self),
+                (None, Some(old)) => next.remove(&name, old.id),
+                (None, None) => {}
+            }
+        }
+        next
+    }
+
+    /// Whether topics that nobody changed may differ between the two.
+    pub(super) fn has_other_defaults(&self, other: &Self) -> bool {
+        !Arc::ptr_eq(&self.layers, &other.layers)
     }
 
     /// Works out what the broker's configs give; what they gave before is kept where it is the same.
@@ -134,10 +155,13 @@ impl Snapshot {
         });
         let topic = same.cloned().unwrap_or_else(|| Arc::new(self.built(stored)));
         if topic.name.as_str().contains(['.', '_']) {
-            self.collisions.insert(names::collision_key(topic.name.as_str()), topic.name.clone());
+            self.collisions.insert_mut(names::collision_key(topic.name.as_str()), topic.name.clone());
         }
-        self.ids.insert(topic.id, topic.clone());
-        self.topics.insert(topic.name.clone(), topic);
+        if let Some(replaced) = self.topics.get(&topic.name).filter(|replaced| replaced.id != topic.id) {
+            self.ids.remove_mut(&replaced.id);
+        }
+        self.ids.insert_mut(topic.id, topic.clone());
+        self.topics.insert_mut(topic.name.clone(), topic);
     }
 
     pub(super) fn built(&self, stored: StoredTopic) -> Topic {
@@ -161,13 +185,13 @@ impl Snapshot {
 
     pub(super) fn remove(&mut self, name: &TopicName, id: TopicId) {
         if self.topics.get(name).is_some_and(|topic| topic.id == id) {
-            self.topics.remove(name);
+            self.topics.remove_mut(name);
             let key = names::collision_key(name.as_str());
             if self.collisions.get(&key) == Some(name) {
-                self.collisions.remove(&key);
+                self.collisions.remove_mut(&key);
             }
         }
-        self.ids.remove(&id);
+        self.ids.remove_mut(&id);
     }
 
     pub(super) fn configure(&mut self, resource: Resource, values: Values) {

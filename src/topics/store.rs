@@ -49,12 +49,38 @@ pub enum Work {
     Delete,
 }
 
+/// A place in the catalog's history: where two are equal, so is all that is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CatalogVersion {
+    /// Raised by each call that changes anything.
+    pub number: u64,
+    /// Tells two changes of one number apart, which there are where the store lost its latest ones. 0 where it is not known.
+    pub mark: u64,
+}
+
 /// Everything that is kept, as of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredCatalog {
-    pub version: u64,
+    pub version: CatalogVersion,
     pub topics: Vec<StoredTopic>,
     pub configs: Vec<(Resource, Values)>,
+}
+
+/// What was changed between two versions, as of the later one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub version: CatalogVersion,
+    /// `None` for a name that no topic has any more.
+    pub topics: Vec<(TopicName, Option<StoredTopic>)>,
+    pub configs: Vec<(Resource, Values)>,
+}
+
+/// What there is to know for who knows an earlier version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Newer {
+    Changes(Changes),
+    /// The store can't tell what was changed.
+    Whole(StoredCatalog),
 }
 
 /// One change of the catalog.
@@ -69,6 +95,18 @@ pub enum Change {
     Replace { old: StoredTopic, new: StoredTopic },
     /// Replaces a resource's configs that are still as they were read; empty ones are forgotten.
     Configure { resource: Resource, old: Values, new: Values },
+}
+
+impl Change {
+    /// The topic that it changes.
+    pub fn topic(&self) -> Option<&TopicName> {
+        match self {
+            Change::Create(topic) => Some(&topic.name),
+            Change::Delete { name, .. } => Some(name),
+            Change::Replace { new, .. } => Some(&new.name),
+            Change::Configure { .. } => None,
+        }
+    }
 }
 
 /// What came of a change.
@@ -88,16 +126,20 @@ pub enum Changed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The catalog's version before the call; equal to one's own if nobody else changed anything.
-    pub version_before: u64,
-    pub version: u64,
+    pub version_before: CatalogVersion,
+    pub version: CatalogVersion,
     /// One for each change, in order.
     pub changes: Vec<Changed>,
 }
 
 #[async_trait]
 pub trait CatalogStore: Send + Sync + 'static {
-    /// Everything, or `None` if it is still as of version `known`.
-    async fn load(&self, known: Option<u64>) -> Result<Option<StoredCatalog>, StoreError>;
+    /// Everything.
+    async fn load(&self) -> Result<StoredCatalog, StoreError>;
+
+    /// What was changed since `known`, or `None` if nothing was. The work is in step with the changes, not with the catalog,
+    /// unless they are very many or `known` is no part of the history.
+    async fn newer(&self, known: CatalogVersion) -> Result<Option<Newer>, StoreError>;
 
     /// Judges each change by itself and makes those that hold, all in one atomic step that raises the version once.
     async fn apply(&self, changes: &[Change]) -> Result<Applied, StoreError>;

@@ -74,6 +74,10 @@ impl Keyspace {
         self.catalog("unfinished")
     }
 
+    pub fn catalog_changes(&self) -> String {
+        self.catalog("changes")
+    }
+
     pub fn catalog_version(&self) -> String {
         self.catalog("version")
     }

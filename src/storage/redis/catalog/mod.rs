@@ -7,7 +7,7 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use redis::Cmd;
+use redis::{Cmd, streams::StreamRangeReply};
 use tracing::error;
 
 use super::{
@@ -16,7 +16,14 @@ use super::{
 };
 use crate::{
     log::store::StoreError,
-    topics::store::{Applied, CatalogStore, Change, Changed, StoredCatalog, Unfinished},
+    model::TopicName,
+    topics::{
+        configs::Values,
+        store::{
+            Applied, CatalogStore, CatalogVersion, Change, Changed, Changes, Newer, Resource, StoredCatalog,
+            StoredTopic, Unfinished,
+        },
+    },
 };
 
 /// The catalog in Redis.
@@ -35,74 +42,116 @@ impl RedisCatalogStore {
         let keyspace = &self.keyspace;
         let mut call = redis::cmd("FCALL");
         call.arg(function)
-            .arg(5)
+            .arg(6)
             .arg(keyspace.topics())
             .arg(keyspace.topic_ids())
             .arg(keyspace.configs())
             .arg(keyspace.catalog_version())
-            .arg(keyspace.catalog_unfinished());
+            .arg(keyspace.catalog_unfinished())
+            .arg(keyspace.catalog_changes());
         call
     }
+}
 
-    async fn version(&self) -> Result<u64, StoreError> {
-        let version: Option<u64> = self.client.query(redis::cmd("GET").arg(self.keyspace.catalog_version())).await?;
-        Ok(version.unwrap_or(0))
-    }
+fn unreadable() -> StoreError {
+    StoreError::Refused("the catalog's Function gave an answer that can't be read".to_owned())
+}
+
+/// The next of an answer's parts.
+fn next(parts: &mut impl Iterator<Item = String>) -> Result<String, StoreError> {
+    parts.next().ok_or_else(unreadable)
+}
+
+fn next_version(parts: &mut impl Iterator<Item = String>) -> Result<CatalogVersion, StoreError> {
+    let mut number = || next(parts)?.parse().map_err(|_| unreadable());
+    Ok(CatalogVersion { number: number()?, mark: number()? })
+}
+
+/// A topic that can't be read is left out.
+fn topic(name: &str, text: &str) -> Option<StoredTopic> {
+    encoding::decode_topic(name, text)
+        .inspect_err(|reason| {
+            error!(topic = name, %reason, "the catalog holds a topic that can't be read; it is left out");
+        })
+        .ok()
+}
+
+fn configs(name: &str, text: &str) -> Option<(Resource, Values)> {
+    encoding::decode_resource(name)
+        .and_then(|resource| Ok((resource, encoding::decode_values(text)?)))
+        .inspect_err(|reason| error!(resource = name, %reason, "the catalog holds configs that can't be read"))
+        .ok()
 }
 
 #[async_trait]
 impl CatalogStore for RedisCatalogStore {
-    async fn load(&self, known: Option<u64>) -> Result<Option<StoredCatalog>, StoreError> {
-        if known.is_some() && known == Some(self.version().await?) {
-            return Ok(None);
-        }
+    async fn load(&self) -> Result<StoredCatalog, StoreError> {
         let mut connection = self.client.exclusive().await?;
         let mut pipeline = redis::pipe();
         pipeline
             .atomic()
             .cmd("GET")
             .arg(self.keyspace.catalog_version())
+            .cmd("XREVRANGE")
+            .arg(self.keyspace.catalog_changes())
+            .arg(&["+", "-", "COUNT", "1"])
             .cmd("HGETALL")
             .arg(self.keyspace.topics())
             .cmd("HGETALL")
             .arg(self.keyspace.configs());
-        let (version, topics, configs): (Option<u64>, Vec<(String, String)>, Vec<(String, String)>) =
+        type Hash = Vec<(String, String)>;
+        let (number, last, all_topics, all_configs): (Option<u64>, StreamRangeReply, Hash, Hash) =
             pipeline.query_async(&mut connection).await.map_err(|error| store_error(&error))?;
-        let mut stored = StoredCatalog { version: version.unwrap_or(0), ..StoredCatalog::default() };
-        for (name, text) in topics {
-            match encoding::decode_topic(&name, &text) {
-                Ok(topic) => stored.topics.push(topic),
-                Err(reason) => {
-                    error!(topic = name, %reason, "the catalog holds a topic that can't be read; it is left out")
+        let number = number.unwrap_or(0);
+        // The last change's mark, if the last change is that of this version.
+        let mark = last.ids.first().and_then(|last| {
+            let (changed, mark) = last.id.split_once('-')?;
+            mark.parse().ok().filter(|_| changed == number.to_string())
+        });
+        Ok(StoredCatalog {
+            version: CatalogVersion { number, mark: mark.unwrap_or(0) },
+            topics: all_topics.iter().filter_map(|(name, text)| topic(name, text)).collect(),
+            configs: all_configs.iter().filter_map(|(name, text)| configs(name, text)).collect(),
+        })
+    }
+
+    async fn newer(&self, known: CatalogVersion) -> Result<Option<Newer>, StoreError> {
+        let mut call = self.call("weir_catalog_changes_v1");
+        call.arg(known.number).arg(known.mark);
+        let answer: Vec<String> = self.client.query(&call).await?;
+        let mut parts = answer.into_iter();
+        match next(&mut parts)?.as_str() {
+            "same" => return Ok(None),
+            "whole" => return Ok(Some(Newer::Whole(self.load().await?))),
+            "changes" => {}
+            _ => return Err(unreadable()),
+        }
+        let mut changes = Changes { version: next_version(&mut parts)?, ..Changes::default() };
+        while let Some(kind) = parts.next() {
+            let (name, text) = (next(&mut parts)?, next(&mut parts)?);
+            match kind.as_str() {
+                "topic" => {
+                    let stored = if text.is_empty() { None } else { topic(&name, &text) };
+                    changes.topics.push((TopicName::new(&name), stored));
                 }
+                "configs" => changes.configs.extend(configs(&name, &text)),
+                _ => return Err(unreadable()),
             }
         }
-        for (name, text) in configs {
-            match encoding::decode_resource(&name).and_then(|name| Ok((name, encoding::decode_values(&text)?))) {
-                Ok(configured) => stored.configs.push(configured),
-                Err(reason) => error!(resource = name, %reason, "the catalog holds configs that can't be read"),
-            }
-        }
-        Ok(Some(stored))
+        Ok(Some(Newer::Changes(changes)))
     }
 
     async fn apply(&self, changes: &[Change]) -> Result<Applied, StoreError> {
-        let mut call = self.call("weir_catalog_apply_v1");
+        let mut call = self.call("weir_catalog_apply_v2");
         for change in changes {
             encoding::encode_change(&mut call, change);
         }
-        let mut answer: Vec<String> = self.client.query(&call).await?;
-        let unreadable = || StoreError::Refused("the catalog's Function gave an answer that can't be read".to_owned());
-        if answer.len() != changes.len() + 2 {
-            return Err(unreadable());
-        }
-        let results = answer.split_off(2);
-        let mut versions = answer.iter().map(|version| version.parse().map_err(|_| unreadable()));
-        Ok(Applied {
-            version_before: versions.next().ok_or_else(unreadable)??,
-            version: versions.next().ok_or_else(unreadable)??,
-            changes: results
-                .iter()
+        let answer: Vec<String> = self.client.query(&call).await?;
+        let mut parts = answer.into_iter();
+        let applied = Applied {
+            version_before: next_version(&mut parts)?,
+            version: next_version(&mut parts)?,
+            changes: parts
                 .map(|result| match result.as_str() {
                     "done" => Ok(Changed::Done),
                     "exists" => Ok(Changed::Exists),
@@ -111,7 +160,8 @@ impl CatalogStore for RedisCatalogStore {
                     _ => Err(unreadable()),
                 })
                 .collect::<Result<_, _>>()?,
-        })
+        };
+        if applied.changes.len() == changes.len() { Ok(applied) } else { Err(unreadable()) }
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
@@ -128,7 +178,7 @@ impl CatalogStore for RedisCatalogStore {
     }
 
     async fn finish(&self, done: &Unfinished) -> Result<bool, StoreError> {
-        let mut call = self.call("weir_catalog_finish_v1");
+        let mut call = self.call("weir_catalog_finish_v2");
         call.arg(done.id.to_string()).arg(encoding::work_name(done.work)).arg(done.partitions);
         self.client.query(&call).await
     }

@@ -364,3 +364,110 @@ async fn ten_thousand_topics_load_and_change_quickly() {
     create(&two, "one-more", 1).await.expect("created");
     assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
 }
+
+/// What `catalog` knows, to compare.
+fn known(catalog: &Catalog) -> Vec<(String, TopicId, i32, Values)> {
+    let snapshot = catalog.snapshot();
+    let topics = snapshot.topics();
+    topics.map(|topic| (topic.name.to_string(), topic.id, topic.partitions, topic.configs.clone())).collect()
+}
+
+async fn command_stats(world: &World) -> String {
+    let mut connection = world.redis.connection().await;
+    redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("told")
+}
+
+#[tokio::test]
+async fn a_refresh_reads_only_what_was_changed() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    let planned = (0..300).map(|index| one.plan(&new_topic(&format!("t.{index}"), 1)).expect("legal")).collect();
+    assert!(one.create(planned).await.iter().all(Result::is_ok));
+    let two = world.catalog(2).await;
+    let gone = create(&one, "gone", 1).await.expect("created");
+    let id = create(&one, "more", 1).await.expect("created");
+    one.grow(id, 3).await.expect("grown");
+    one.delete(gone).await.expect("deleted");
+    one.delete(one.get("t.7").expect("created").id).await.expect("deleted");
+    create(&one, "t.7", 2).await.expect("created again");
+    let edit = |_: &Values| Ok::<_, std::convert::Infallible>(values(&[("max.connections", "1")]));
+    one.alter_configs(&Resource::Broker(2), edit).await.expect("altered");
+
+    world.redis.command(&["CONFIG", "RESETSTAT"]).await;
+    two.refresh().await.expect("Redis is up");
+    let stats = command_stats(&world).await;
+    assert!(!stats.contains("cmdstat_hgetall:"), "{stats}");
+    assert!(stats.contains("cmdstat_hget:calls=4,"), "three topics and the configs, each once: {stats}");
+    assert_eq!(known(&two), known(&one));
+    assert!(two.get_by_id(gone).is_none() && two.settings().load().max_connections == 1);
+
+    world.redis.command(&["CONFIG", "RESETSTAT"]).await;
+    two.refresh().await.expect("Redis is up");
+    assert!(!command_stats(&world).await.contains("cmdstat_hget:"), "there is nothing new");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_behind_the_changes_that_are_kept_reads_everything() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    for name in ["a", "b", "c"] {
+        create(&one, name, 1).await.expect("created");
+    }
+    world.redis.command(&["XTRIM", "{korvet:catalog}:changes", "MAXLEN", "1"]).await;
+    two.refresh().await.expect("Redis is up");
+    assert_eq!(known(&two), known(&one));
+    for index in 0..1_200 {
+        let edit = |_: &Values| Ok::<_, std::convert::Infallible>(values(&[("retention.ms", &index.to_string())]));
+        let id = one.get("a").expect("created").id;
+        one.alter_topic_configs(id, edit).await.expect("altered");
+    }
+    two.refresh().await.expect("Redis is up");
+    assert_eq!(known(&two), known(&one));
+}
+
+#[tokio::test]
+async fn a_history_that_went_another_way_is_noticed_at_the_same_version() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    create(&one, "kept", 1).await.expect("created");
+    create(&one, "lost", 1).await.expect("created");
+    // Redis comes back without its last write, and somebody else makes another change of the same number.
+    world.redis.command(&["HDEL", "{korvet:catalog}:topics", "lost"]).await;
+    world.redis.command(&["DECR", "{korvet:catalog}:version"]).await;
+    world.redis.command(&["XTRIM", "{korvet:catalog}:changes", "MAXLEN", "0"]).await;
+    let two = world.catalog(2).await;
+    create(&two, "other", 1).await.expect("created");
+    one.refresh().await.expect("Redis is up");
+    assert!(one.get("lost").is_none() && one.get("other").is_some());
+    assert_eq!(known(&one), known(&two));
+}
+
+#[tokio::test]
+async fn brokers_that_change_things_at_once_come_to_know_the_same() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let mut below = |end: usize| rand::Rng::random_range(&mut random, 0..end);
+    let world = World::new().await;
+    let brokers = [world.catalog(1).await, world.catalog(2).await, world.catalog(3).await];
+    for _ in 0..150 {
+        let catalog = &brokers[below(3)];
+        let name = format!("t{}", below(6));
+        let there = catalog.get(&name);
+        match (below(4), there) {
+            (0, Some(topic)) => drop(catalog.delete(topic.id).await),
+            (1, Some(topic)) => drop(catalog.grow(topic.id, topic.partitions + 1).await),
+            (2, Some(topic)) => {
+                let edit = |_: &Values| Ok::<_, std::convert::Infallible>(values(&[("retention.ms", "5")]));
+                drop(catalog.alter_topic_configs(topic.id, edit).await);
+            }
+            (3, _) => catalog.refresh().await.expect("Redis is up"),
+            _ => drop(create(catalog, &name, 1).await),
+        }
+    }
+    let fresh = world.catalog(4).await;
+    for catalog in &brokers {
+        catalog.refresh().await.expect("Redis is up");
+        assert_eq!(known(catalog), known(&fresh), "seed {seed}");
+    }
+}
