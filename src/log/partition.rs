@@ -527,7 +527,11 @@ impl Partition {
         batches: Vec<ValidatedBatch>,
     ) -> Result<AppendOutcome, StoreError> {
         let now_ms = self.shared.clock.now_ms();
-        let leader_epoch = self.leader_epoch().await?;
+        let leader_epoch = self.leader_epoch().await.map_err(|error| match error {
+            // Whatever became of the question, nothing of the batches was sent.
+            StoreError::OutcomeUnknown(text) => StoreError::NotSent(text),
+            error => error,
+        })?;
         let append = Append {
             batches,
             layout: config.layout,

@@ -78,6 +78,15 @@ pub fn batch(producer_id: i64, first: u64, count: u64) -> Bytes {
     builder.finish().expect("a legal batch")
 }
 
+/// One record of nobody's.
+pub fn batch_of(value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    let headers = std::iter::empty::<(&[u8], Option<&[u8]>)>();
+    let record = NewRecord { offset: 0, timestamp: 1_700_000_000_000, key: None, value: Some(value), headers };
+    builder.push(record).expect("a legal record");
+    builder.finish().expect("a legal batch")
+}
+
 pub fn produce_request(records: Bytes) -> ProduceRequest {
     ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![
         TopicProduceData::default()

@@ -101,6 +101,12 @@ impl Redis {
         self.child = child.expect("the port is still free");
     }
 
+    pub fn start_again_with(&mut self, more: &[&str]) {
+        let arguments = [&self.arguments[..], &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()].concat();
+        let child = redis_server(&self.program, self.folder.path(), self.port, &arguments);
+        self.child = child.expect("the port is still free");
+    }
+
     /// `kill -9`, and a new life.
     pub fn restart(&mut self) {
         self.kill();
@@ -164,6 +170,13 @@ impl Broker {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.path().join("log")).expect("a log")
+    }
+}
+
+impl Broker {
+    /// The largest resident size, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        super::peak_mib(self.child.id())
     }
 }
 
