@@ -6,7 +6,9 @@ import re
 
 from . import charts
 from .bench import median, ratio
+from .works import CEILING, MAIN, OTHER_MODES
 
+ORDER = (*MAIN, *OTHER_MODES, *CEILING)
 START, END = "<!-- bench: {} -->", "<!-- end of bench: {} -->"
 
 
@@ -36,7 +38,7 @@ def work_tables(run):
             "",
             "| work | contestant | rate /s | x Kafka | server CPU us | x Kafka | of it Redis | p50 ms | p99 ms | p99.9 ms | max ms | broker MiB | Redis B per record (per payload byte) |",
             "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-            *(work_line(row, contestant, runs) for row in rows for contestant, runs in row["runs"].items()),
+            *(work_line(row, contestant, row["runs"][contestant]) for row in rows for contestant in ORDER if contestant in row["runs"]),
             "",
         ]
     return "\n".join(lines)
