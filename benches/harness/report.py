@@ -127,17 +127,23 @@ def publish(run, repository):
         (folder / f"{name}.svg").write_text(text)
     pictures = lambda at: "\n".join(f"![{charts.TITLES[name]}]({at}{name}.svg)\n" for name in drawn)  # noqa: E731
     replace(repository / "benches" / "README.md", "latest", "\n".join([whole(run).replace("## Figures", f"{pictures('charts/')}\n## Figures")]))
-    extract = "\n\n".join([head(run), summary(run["goals"]) + " All figures, the goals and how to run it: [benches/README.md](benches/README.md).", extract_table(run), pictures("benches/charts/")])
+    extract = "\n\n".join([head(run), summary(run["goals"]) + " All figures, the goals and how to run it: [benches/README.md](benches/README.md).", extract_table(run), start_sentence(run), pictures("benches/charts/")])
     replace(repository / "README.md", "latest", extract)
+
+
+# What benches/README.md has and the extract leaves out.
+DETAILS = ("acks=1", "partition", "idempotent", "150 records", "lz4", "50 groups")
 
 
 def extract_table(run):
     lines = ["| work | | Kafka | Weir `batch` | Weir `record` |", "|---|---|---|---|---|"]
     for row in run["results"].values():
-        if not {"kafka", "weir batch", "weir record"} <= row["runs"].keys():
+        is_steady = row["name"].startswith("end to end") or "10,000 records/s" in row["name"]
+        is_detail = any(detail in row["name"] for detail in DETAILS) or (is_steady and row["load"] == "tools")
+        if is_detail or not {"kafka", "weir batch", "weir record"} <= row["runs"].keys():
             continue
-        keys = [("rate", "rate /s", 0)] if row["load"] == "tools" else [("cpu_us", "server CPU us per record", 2)]
-        if row["name"].startswith("end to end") or "10,000 records/s" in row["name"]:
+        keys = [("rate", "records/s, Kafka's tools", 0)] if row["load"] == "tools" else [("cpu_us", "server CPU us per record", 2)]
+        if is_steady:
             keys = [("p50_us", "p50 ms", 2), ("p99_us", "p99 ms", 2)]
         for key, what, digits in keys:
             cells = []
@@ -148,6 +154,17 @@ def extract_table(run):
                 cells.append(number(scaled, digits) + (f" ({beside:.2f} x)" if beside else ""))
             lines.append(f"| {row['name']} | {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def start_sentence(run):
+    found = run["extras"].get("footprint")
+    if not found:
+        return ""
+    whole_mib = found["idle_broker_mib"] + found["idle_redis_mib"]
+    return (
+        f"Weir is ready in {found['ready_seconds']:.2f} s with an empty Redis ({found['ready_seconds_with_10000_topics']:.2f} s with 10,000 topics) "
+        f"and takes {found['idle_broker_mib']:.0f} MiB when idle, {whole_mib:.0f} MiB with its Redis."
+    )
 
 
 def replace(path, name, text):
