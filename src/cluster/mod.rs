@@ -190,6 +190,11 @@ impl Cluster {
         self.view.load().live.iter().any(|broker| broker.node != self.options.node)
     }
 
+    /// Whether this broker may be gone for the others: what it led, another leads by now or soon, and clients must ask there.
+    pub fn is_cut_off(&self) -> bool {
+        !self.is_registered() && self.has_others()
+    }
+
     /// Something may have changed in the registry: look now.
     pub fn look_again(&self) {
         self.wanted.notify_one();

@@ -38,10 +38,17 @@ impl PartitionLeader {
 }
 
 impl Services {
-    /// Every live broker that has the caller's listener.
+    /// Every live broker that has the caller's listener and can be asked.
     pub(super) fn brokers(&self, caller: &Caller) -> Vec<BrokerAddress> {
         let listener = self.listener(caller);
-        self.cluster.view().live.iter().filter_map(|broker| address(broker, listener)).collect()
+        let view = self.cluster.view();
+        let named = view.live.iter().filter(|broker| self.is_named(broker.node));
+        named.filter_map(|broker| address(broker, listener)).collect()
+    }
+
+    /// A broker that is cut off does not name itself, so that clients ask the others.
+    fn is_named(&self, node: NodeId) -> bool {
+        node != self.identity.node || !self.cluster.is_cut_off()
     }
 
     /// A live broker that has the caller's listener.
@@ -56,7 +63,9 @@ impl Services {
 
     /// Who coordinates the group or transaction of this name.
     pub(super) fn coordinator_of(&self, name: &str, caller: &Caller) -> Option<BrokerAddress> {
-        address(self.cluster.view().coordinator(name)?.broker, self.listener(caller))
+        let view = self.cluster.view();
+        let coordinator = view.coordinator(name)?.broker;
+        address(coordinator, self.listener(caller)).filter(|broker| self.is_named(broker.node))
     }
 
     pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {
@@ -67,7 +76,8 @@ impl Services {
     pub(super) fn reachable_brokers(&self, caller: &Caller) -> ReachableBrokers {
         let (view, listener) = (self.cluster.view(), self.listener(caller));
         let nodes = view.live.iter().filter(|broker| broker.endpoint(listener).is_some()).map(|broker| broker.node);
-        ReachableBrokers { nodes: nodes.collect(), view }
+        let cut_off = self.cluster.is_cut_off().then_some(self.identity.node);
+        ReachableBrokers { nodes: nodes.collect(), cut_off, view }
     }
 
     /// Where to go instead (KIP-951); `None` where this broker knows no better.
@@ -84,6 +94,8 @@ impl Services {
 pub(super) struct ReachableBrokers {
     view: Arc<View>,
     nodes: Vec<NodeId>,
+    /// This broker, where nobody knows who leads in its stead.
+    cut_off: Option<NodeId>,
 }
 
 impl ReachableBrokers {
@@ -92,7 +104,8 @@ impl ReachableBrokers {
     }
 
     pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {
-        leader(&self.view, topic, index)
+        let leader = leader(&self.view, topic, index);
+        PartitionLeader { node: leader.node.filter(|node| Some(*node) != self.cut_off), ..leader }
     }
 }
 

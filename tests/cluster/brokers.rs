@@ -9,9 +9,12 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::support::{
-    Connection,
-    process::{eventually, signal, wait},
+use crate::{
+    link::Link,
+    support::{
+        Connection,
+        process::{eventually, signal, wait},
+    },
 };
 
 /// A redis-server on a Unix socket; ended when dropped.
@@ -63,11 +66,11 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    fn start(redis: &Redis, node: i32, listen: &str, arguments: &[&str]) -> Self {
+    fn start(redis: &Redis, url: &str, node: i32, listen: &str, arguments: &[&str]) -> Self {
         let log =
             fs::OpenOptions::new().append(true).create(true).open(redis.folder.path().join(format!("log-{node}")));
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["--listen", listen, "--redis-url", &redis.url(), "--node-id", &node.to_string()])
+            .args(["--listen", listen, "--redis-url", url, "--node-id", &node.to_string()])
             .args([
                 "--override",
                 "group.initial.rebalance.delay.ms=0",
@@ -145,14 +148,21 @@ impl Cluster {
     }
 
     pub(crate) fn join_with(&mut self, node: i32, listen: &str, arguments: &[&str]) {
-        self.brokers.push(Broker::start(&self.redis, node, listen, arguments));
+        self.brokers.push(Broker::start(&self.redis, &self.redis.url(), node, listen, arguments));
+    }
+
+    /// A broker comes whose way to Redis can be held up.
+    pub(crate) fn join_by_link(&mut self, node: i32) -> Link {
+        let link = Link::to(self.redis.folder.path().join("redis.sock"));
+        self.brokers.push(Broker::start(&self.redis, &link.url(), node, "127.0.0.1:0", &[]));
+        link
     }
 
     /// Starts a broker again that has ended, at its address.
     pub(crate) fn restart(&mut self, node: i32) {
         let place = self.brokers.iter().position(|broker| broker.node == node).expect("a broker of this id");
         let address = self.brokers[place].address.to_string();
-        self.brokers[place] = Broker::start(&self.redis, node, &address, &[]);
+        self.brokers[place] = Broker::start(&self.redis, &self.redis.url(), node, &address, &[]);
     }
 
     pub(crate) fn broker(&mut self, node: i32) -> &mut Broker {

@@ -158,6 +158,48 @@ fn a_leader_that_wakes_up_stores_nothing_twice_and_answers_nothing_old() {
 }
 
 #[test]
+fn a_leader_that_is_cut_off_from_redis_stores_nothing_late_and_answers_nothing_old() {
+    let mut cluster = Cluster::start(0);
+    let link = cluster.join_by_link(1);
+    cluster.join(2);
+    cluster.until_known_by_all();
+    create_topic(&mut cluster.brokers[0].connect(), PARTITIONS);
+    let (partition, _) = led_by(&cluster, 1);
+    let load = Load::on(&cluster, [partition]);
+    load.gets_on();
+    let mut to_the_cut_off = cluster.broker(1).connect();
+    assert!(end_of_log(&mut to_the_cut_off, partition).is_ok());
+    // The writer's next append is on its way, and stays there.
+    link.hold();
+    load.gets_on();
+    let acknowledged = load.counts()[0];
+    let asked = thread::spawn(move || {
+        let told = end_of_log(&mut to_the_cut_off, partition);
+        (to_the_cut_off, told)
+    });
+    load.gets_on();
+    link.let_go();
+    let (mut to_the_cut_off, first) = asked.join().expect("no panic");
+    let began = Instant::now();
+    let mut told = first;
+    while began.elapsed() < Duration::from_millis(500) {
+        match told {
+            Ok(end) => {
+                assert!(end >= i64::try_from(acknowledged).expect("small"), "{end} is older than {acknowledged}")
+            }
+            Err(code) => {
+                assert!(ResponseError::try_from_code(code).is_some_and(|error| error.is_retriable()), "{code}")
+            }
+        }
+        told = end_of_log(&mut to_the_cut_off, partition);
+    }
+    load.gets_on();
+    let writer = load.end().pop().expect("one");
+    assert!(writer.longest_wait < CARRIED_ON, "{:?}", writer.longest_wait);
+    assert_kept(&cluster, partition, &writer);
+}
+
+#[test]
 fn a_broker_that_comes_takes_over_only_what_becomes_its_own() {
     let mut cluster = Cluster::start(2);
     create_topic(&mut cluster.brokers[0].connect(), PARTITIONS);

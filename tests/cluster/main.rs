@@ -7,4 +7,5 @@ mod brokers;
 mod client;
 mod groups;
 mod leaders;
+mod link;
 mod naming;
