@@ -186,9 +186,12 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
     let served = match start(config, redis, &client, &metrics, &tasks, &foundations, &replaced).await {
         Ok(registered) => {
             let served = tokio::select! {
-                () = stop.cancelled() => Ok(registered.hand_over().await),
+                () = stop.cancelled() => Ok(()),
                 () = replaced.cancelled() => Err(BrokerError::Replaced(config.node)),
             };
+            if served.is_ok() {
+                registered.hand_over().await;
+            }
             info!("Weir drains");
             served
         }
