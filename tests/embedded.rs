@@ -80,18 +80,19 @@ fn a_redis_that_outlived_everything_else_is_ended_and_loses_nothing() {
     let folder = weir.data_dir();
     let orphan = redis_server_in(&folder).expect("a running Redis");
     increment(&mut redis_in(&folder));
-    // The shells would end it: with them gone, only the next Weir can.
+    // The shells would end it, and Weir would start another: with all of them gone at once, only the next Weir can.
+    signal(weir.pid(), "STOP");
     for (pid, name) in processes_in(&folder) {
         if !name.starts_with("redis-server") {
             signal(pid, "STOP");
         }
     }
-    weir.kill();
     for (pid, name) in processes_in(&folder) {
         if !name.starts_with("redis-server") {
             signal(pid, "KILL");
         }
     }
+    weir.kill();
     assert_eq!(redis_server_in(&folder), Some(orphan));
     weir.restart();
     assert_ne!(redis_server_in(&folder), Some(orphan));
