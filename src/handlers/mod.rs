@@ -106,6 +106,8 @@ pub struct Request<T> {
     pub version: i16,
     pub client_id: Option<StrBytes>,
     pub caller: Arc<Caller>,
+    /// Bytes that stay in memory for as long as any slice of the request does.
+    pub frame_bytes: usize,
 }
 
 /// What a handler gives back.
@@ -276,9 +278,10 @@ impl Counted {
 impl Call<'_> {
     fn decode<R: Decodable + HeaderVersion>(self) -> Result<(Request<R>, Counted), Close> {
         let version = self.start.api_version;
+        let frame_bytes = self.frame.len();
         let (header, body) =
             codec::decode_request::<R>(self.frame, version).map_err(|error| Close(error.to_string()))?;
-        let request = Request { body, version, client_id: header.client_id, caller: self.caller.clone() };
+        let request = Request { body, version, client_id: header.client_id, caller: self.caller.clone(), frame_bytes };
         Ok((request, self.counted))
     }
 

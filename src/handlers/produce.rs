@@ -89,10 +89,10 @@ struct PartitionRow {
 }
 
 pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceRequest>) -> Outcome<ProduceResponse> {
-    let Request { body, version, caller, .. } = request;
+    let Request { body, version, caller, frame_bytes, .. } = request;
     let acks = body.acks;
     let deadline = log::deadline_in(timeout(body.timeout_ms).max(LEAST_PATIENCE));
-    let mut rows = rows(services, body, version);
+    let mut rows = rows(services, body, version, frame_bytes);
     if let Some((error, message)) = refusal_of_all(&rows) {
         for partition in rows.iter_mut().flat_map(|topic| &mut topic.partitions) {
             let rejection = Rejection::from(error);
@@ -130,7 +130,7 @@ pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceReq
 }
 
 /// The request's partitions, each once, in the order of their first mention.
-fn rows(services: &Services, body: ProduceRequest, version: i16) -> Vec<TopicRow> {
+fn rows(services: &Services, body: ProduceRequest, version: i16, frame_bytes: usize) -> Vec<TopicRow> {
     let mut rows: Vec<TopicRow> = Vec::new();
     let mut places = HashMap::new();
     for topic in body.topic_data {
@@ -152,6 +152,7 @@ fn rows(services: &Services, body: ProduceRequest, version: i16) -> Vec<TopicRow
                 row.partitions.len() - 1
             });
             let Some(partition) = row.partitions.get_mut(place) else { continue };
+            let records = apart(records.unwrap_or_default(), frame_bytes);
             match resolve(&row.name, row.topic.as_deref(), index, records, version) {
                 Ok(batch) => partition.batch = Some(batch),
                 Err(rejection) => partition.rejection = Some(rejection),
@@ -162,11 +163,18 @@ fn rows(services: &Services, body: ProduceRequest, version: i16) -> Vec<TopicRow
     rows
 }
 
+/// A batch stays in the tail cache for a while: it may keep its request's memory alive only where it is most of it.
+fn apart(records: Bytes, frame_bytes: usize) -> Bytes {
+    /// Below it the buffer that the request was read into may be much larger than the request.
+    const LEAST: usize = 16 << 10;
+    if records.len() >= LEAST && records.len() >= frame_bytes / 2 { records } else { Bytes::copy_from_slice(&records) }
+}
+
 fn resolve(
     name: &str,
     topic: Option<&Topic>,
     index: i32,
-    records: Option<Bytes>,
+    records: Bytes,
     version: i16,
 ) -> Result<Batch, Rejection> {
     if names::is_reserved(name) {
@@ -178,7 +186,7 @@ fn resolve(
     if topic.partition(index).is_none() {
         return Err(ResponseError::UnknownTopicOrPartition.into());
     }
-    single_batch(records.unwrap_or_default(), version >= 7).map_err(|invalid| Rejection {
+    single_batch(records, version >= 7).map_err(|invalid| Rejection {
         of_all: fails_all(&invalid),
         message: fails_all(&invalid).then(|| invalid.to_string()),
         ..errors::invalid_batch(&invalid).into()

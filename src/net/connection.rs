@@ -24,6 +24,9 @@ use super::{
 /// What is read ahead while the size of the next frame is not known yet.
 const READ_AHEAD: usize = 8 << 10;
 
+/// The most that is allotted for a frame before its bytes arrive.
+const ALLOTTED_AT_ONCE: usize = 1 << 20;
+
 /// At most this many pieces go into one `writev`.
 const PIECES: usize = 64;
 
@@ -112,6 +115,8 @@ async fn read_request(reader: &mut Reader, caller: &Arc<Caller>, shared: &Shared
         .filter(|size| (8..=limit.max_bytes).contains(size))
         .ok_or(Ended::FrameSize { size: announced, limit: limit.max_bytes })?;
     reader.buffer.advance(4);
+    // Untouched memory costs nothing; a buffer that grows step by step is copied at each step.
+    reader.buffer.reserve(size.min(ALLOTTED_AT_ONCE).saturating_sub(reader.buffer.len()));
     let mut admitted = shared.admission.begin(size);
     let mut end = 0;
     while end < size {
