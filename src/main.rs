@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     // Without it, freed memory goes back to the system only when the next allocation comes.
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("weir: the system refuses threads ({error}): raise the limit of processes (ulimit -u)");

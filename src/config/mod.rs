@@ -50,6 +50,8 @@ pub struct Config {
     pub http: Option<Address>,
     pub redis: Redis,
     pub keyspace: Keyspace,
+    /// That serve clients.
+    pub threads: usize,
     pub metrics_max_series: usize,
     pub log: Log,
     /// Kafka's broker settings and the defaults of topics, as given; what is not there has its default.
@@ -150,6 +152,10 @@ impl Config {
             },
             keyspace: Keyspace::new(&own.text("keyspace")?)
                 .map_err(|_| own.invalid("keyspace", "1 to 100 printable ASCII characters without braces or blanks"))?,
+            threads: match own.text("threads")?.as_str() {
+                "" => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+                _ => own.number("threads", 1, 1024)?,
+            },
             metrics_max_series: own.number("metrics.max.series", 0, 1_000_000)?,
             log: Log {
                 format: own.parsed("log.format", "text or json")?,

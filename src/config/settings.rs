@@ -82,6 +82,13 @@ pub const SETTINGS: &[Setting] = &[
          are refused above it; nothing is evicted.",
     ),
     setting(
+        "threads",
+        None,
+        "",
+        "Threads that serve clients, 1 to 1024. Not given: half of the cores, at least one, since Redis and the clients beside \
+         it need the others; more help with TLS, compression and the record layout on a machine of Weir's own.",
+    ),
+    setting(
         "metrics.max.series",
         None,
         "10000",

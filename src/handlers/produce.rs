@@ -170,13 +170,7 @@ fn apart(records: Bytes, frame_bytes: usize) -> Bytes {
     if records.len() >= LEAST && records.len() >= frame_bytes / 2 { records } else { Bytes::copy_from_slice(&records) }
 }
 
-fn resolve(
-    name: &str,
-    topic: Option<&Topic>,
-    index: i32,
-    records: Bytes,
-    version: i16,
-) -> Result<Batch, Rejection> {
+fn resolve(name: &str, topic: Option<&Topic>, index: i32, records: Bytes, version: i16) -> Result<Batch, Rejection> {
     if names::is_reserved(name) {
         return Err(ResponseError::InvalidTopicException.into());
     }

@@ -50,6 +50,8 @@ pub(super) struct Driver<E> {
     /// Bytes since the connection began.
     written: u64,
     is_unflushed: bool,
+    /// Others were given a turn before what waits is written.
+    has_yielded: bool,
     parser: Parser,
     waiting: VecDeque<Waiting>,
     events: E,
@@ -67,6 +69,7 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
             unwritten_bytes: 0,
             written: 0,
             is_unflushed: false,
+            has_yielded: false,
             parser: Parser::default(),
             waiting: VecDeque::new(),
             events,
@@ -124,6 +127,7 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
             left -= piece.len();
             self.unwritten.pop_front();
         }
+        self.has_yielded = !self.unwritten.is_empty();
         Poll::Ready(Ok(()))
     }
 
@@ -182,7 +186,11 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
             if let Err(error) = self.take_requests(context) {
                 return Poll::Ready(error);
             }
-            if !self.unwritten.is_empty() {
+            if !self.unwritten.is_empty() && !self.has_yielded {
+                // Tasks that are ready now may have requests too: one write for all costs Redis and us less.
+                self.has_yielded = true;
+                context.waker().wake_by_ref();
+            } else if !self.unwritten.is_empty() {
                 match self.poll_write(context) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => is_idle = false,

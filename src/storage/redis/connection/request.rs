@@ -45,7 +45,7 @@ impl Request {
 
     /// The beginning of a transaction, to be filled with [`Request::queue`] and [`Request::queue_all`].
     pub(in crate::storage::redis) fn transaction() -> Self {
-        let mut request = Self { acknowledgements: 1, ..Self::default() };
+        let mut request = Self { acknowledgements: 1, text: BytesMut::with_capacity(1_024), ..Self::default() };
         request.begin(1);
         request.write_arg(b"MULTI");
         request

@@ -20,7 +20,7 @@ pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path, log: &Path
         ("aof-load-truncated", "yes"),
         ("save", ""),
         // Rewriting a small file costs more than the space it gives back.
-        ("auto-aof-rewrite-min-size", "512mb"),
+        ("auto-aof-rewrite-min-size", "2gb"),
         ("auto-aof-rewrite-percentage", "300"),
         // Compressing batches that are compressed already only costs CPU.
         ("rdbcompression", "no"),

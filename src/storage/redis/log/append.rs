@@ -437,7 +437,8 @@ fn seal_arguments(plan: &Plan, options: &Options, command: &mut Cmd) {
 }
 
 fn set_id(keys: &Keys, id: EntryId) -> Cmd {
-    let mut command = redis::cmd("XSETID");
+    let mut command = Cmd::with_capacity(3, 128);
+    command.arg("XSETID");
     command.arg(&keys.stream).arg(id.to_string());
     command
 }

@@ -29,7 +29,8 @@ impl Keys {
 
 /// `FCALL name` with the partition's keys; arguments follow.
 pub(super) fn call(name: &str, keys: &Keys) -> Cmd {
-    let mut command = redis::cmd("FCALL");
+    let mut command = Cmd::with_capacity(24, 1_024);
+    command.arg("FCALL");
     command.arg(name).arg(3).arg(&keys.stream).arg(&keys.state).arg(&keys.marks);
     command
 }
