@@ -147,6 +147,8 @@ async fn an_append_that_fails_is_answered_as_it_failed_and_the_next_one_works() 
     for error in [StoreError::OutOfMemory, StoreError::OutcomeUnknown("lost".to_owned())] {
         world.store.fail_next(StoreError::NotSent("down".to_owned()));
         assert_eq!(world.append(0, 1, 10).await, Err(AppendError::Store(StoreError::NotSent("down".to_owned()))));
+        // The state is read again first; it is the append that fails.
+        world.partition(0).bounds().await.expect("the storage is back");
         world.store.fail_next(error.clone());
         assert_eq!(world.append(0, 1, 10).await, Err(AppendError::Store(error)));
     }
