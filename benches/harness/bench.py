@@ -57,14 +57,21 @@ class Bench:
                     self.contestants[contestant.name] = contestant
         self.servers = list({id(one.server): one.server for one in self.contestants.values()}.values())
         for server in self.servers:
-            server.start()
-            if not isinstance(server, RedisAlone):
-                time.sleep(2)
-                self.starts[server.name] = {
-                    "ready_seconds": server.ready_seconds,
-                    "broker_mib": machine.resident_mib(server.broker_pids()),
-                    "redis_mib": machine.resident_mib(server.redis_pids()),
-                }
+            try:
+                self._start(server)
+            except Exception as error:  # noqa: BLE001 (the others go on without it)
+                self.fail(f"starting {server.name}", error)
+                self.contestants = {name: one for name, one in self.contestants.items() if one.server is not server}
+
+    def _start(self, server):
+        server.start()
+        if not isinstance(server, RedisAlone):
+            time.sleep(2)
+            self.starts[server.name] = {
+                "ready_seconds": server.ready_seconds,
+                "broker_mib": machine.resident_mib(server.broker_pids()),
+                "redis_mib": machine.resident_mib(server.redis_pids()),
+            }
 
     def _settings(self):
         """What Weir writes into its Redis' configuration."""
@@ -78,23 +85,30 @@ class Bench:
     def warm_up(self):
         """Kafka's code is compiled while it runs; the others get the same."""
         for contestant in self.contestants.values():
-            if isinstance(contestant.server, RedisAlone) or (contestant.layout == "record" and self.libraries):
-                continue
-            at = ["--bootstrap", contestant.server.bootstrap, "--topic", "warm-up"]
-            self.generator.create(contestant, "warm-up", 6)
-            seconds = 4 * min(self.scale, 1) if contestant.name == "kafka" else 1
-            for shape in ([], ["--record-size", 100], ["--batch-bytes", 16_384]):
-                self.generator.run("produce", *at, "--seconds", seconds, *shape)
-            self.generator.run("consume", *at, "--seconds", seconds)
-            if contestant.name == "kafka":
-                single = ["--bootstrap", contestant.server.bootstrap, "--topic", "warm-up-single"]
-                self.generator.create(contestant, "warm-up-single", 1)
-                self.generator.run("end-to-end", *single, "--records", 100_000, "--seconds", seconds)
-                self.generator.run("commits", *single, "--members", 10, "--seconds", seconds)
-                self.generator.delete(contestant, "warm-up-single")
-                if self.tools:
-                    self.tools.produce(contestant.server.bootstrap, "warm-up", int(200_000 * self.scale), 1024, LARGE_BATCHES)
-            self.generator.delete(contestant, "warm-up")
+            # One layout is enough for Weir, which only has to touch its memory.
+            is_warm = contestant.layout == "record" and self.libraries
+            if not is_warm and not isinstance(contestant.server, RedisAlone):
+                try:
+                    self._warm_up(contestant)
+                except Exception as error:  # noqa: BLE001 (its works will tell more)
+                    self.fail(f"warming up {contestant.name}", error)
+
+    def _warm_up(self, contestant):
+        is_kafka = contestant.name == "kafka"
+        seconds = 4 * min(self.scale, 1) if is_kafka else 1
+        at = ["--bootstrap", contestant.server.bootstrap, "--topic", "warm-up"]
+        self.generator.create(contestant, "warm-up", 6)
+        for shape in ([], ["--record-size", 100], ["--batch-bytes", 16_384]):
+            self.generator.run("produce", *at, "--seconds", seconds, *shape)
+        self.generator.run("consume", *at, "--seconds", seconds)
+        if is_kafka:
+            self.tools.produce(contestant.server.bootstrap, "warm-up", int(200_000 * self.scale), 1024, LARGE_BATCHES)
+            single = ["--bootstrap", contestant.server.bootstrap, "--topic", "warm-up-single"]
+            self.generator.create(contestant, "warm-up-single", 1)
+            self.generator.run("end-to-end", *single, "--records", 100_000, "--seconds", seconds)
+            self.generator.run("commits", *single, "--members", 10, "--seconds", seconds)
+            self.generator.delete(contestant, "warm-up-single")
+        self.generator.delete(contestant, "warm-up")
 
     def one_round(self, number, works):
         for work in works:
@@ -108,6 +122,8 @@ class Bench:
         self._wait_for_room()
         row = self.results.setdefault(work.title, {"name": work.name, "load": work.load, "runs": {}})
         runs = row["runs"].setdefault(contestant.name, [])
+        if not contestant.server.is_alive():
+            self.fail(f"round {number}, {contestant.server.name}", RuntimeError("it has ended; it is started again"))
         try:
             for _, figures in run_cell(self, work, contestant, number):
                 runs.append(figures | {"round": number})

@@ -147,6 +147,11 @@ class Weir(Process):
         if not readable or not self.process.stdout.readline():
             raise CannotStart(f"{self.name} did not start:\n{self.log_tail()}")
 
+    def ensure_running(self):
+        if self.server and self.server.process.poll() is not None:
+            self.stop()
+        super().ensure_running()
+
     def broker_pids(self):
         return [self.process.pid]
 
