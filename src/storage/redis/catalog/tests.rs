@@ -413,7 +413,7 @@ async fn a_broker_that_is_behind_the_changes_that_are_kept_reads_everything() {
     for name in ["a", "b", "c"] {
         create(&one, name, 1).await.expect("created");
     }
-    world.redis.command(&["XTRIM", "{korvet:catalog}:changes", "MAXLEN", "1"]).await;
+    world.redis.command(&["XTRIM", &world.redis.keyspace().catalog_changes(), "MAXLEN", "1"]).await;
     two.refresh().await.expect("Redis is up");
     assert_eq!(known(&two), known(&one));
     for index in 0..1_200 {
@@ -432,9 +432,9 @@ async fn a_history_that_went_another_way_is_noticed_at_the_same_version() {
     create(&one, "kept", 1).await.expect("created");
     create(&one, "lost", 1).await.expect("created");
     // Redis comes back without its last write, and somebody else makes another change of the same number.
-    world.redis.command(&["HDEL", "{korvet:catalog}:topics", "lost"]).await;
-    world.redis.command(&["DECR", "{korvet:catalog}:version"]).await;
-    world.redis.command(&["XTRIM", "{korvet:catalog}:changes", "MAXLEN", "0"]).await;
+    world.redis.command(&["HDEL", &world.redis.keyspace().topics(), "lost"]).await;
+    world.redis.command(&["DECR", &world.redis.keyspace().catalog_version()]).await;
+    world.redis.command(&["XTRIM", &world.redis.keyspace().catalog_changes(), "MAXLEN", "0"]).await;
     let two = world.catalog(2).await;
     create(&two, "other", 1).await.expect("created");
     one.refresh().await.expect("Redis is up");
