@@ -182,15 +182,19 @@ fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
         },
     );
     let mut looping = redis.connection();
-    let busy = thread::spawn(move || redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut looping));
+    let mut busy = None;
     refused_until_mended(
         &redis,
         &broker,
         "BUSY",
-        || assert!(eventually(|| redis::cmd("GET").arg("x").exec(&mut redis.connection()).is_err())),
+        || {
+            busy = Some(thread::spawn(move || redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut looping)));
+            assert!(eventually(|| redis::cmd("GET").arg("x").exec(&mut redis.connection()).is_err()));
+        },
         || run(&redis, &["SCRIPT", "KILL"]),
     );
-    assert!(busy.join().expect("no panic").is_err(), "the script was killed");
+    let busy = busy.expect("it ran").join();
+    assert!(busy.expect("no panic").is_err(), "the script was killed");
 }
 
 #[test]
