@@ -197,14 +197,8 @@ impl Fetch<'_> {
         self.read(all).await;
         let stopping = self.log.shared.tasks.stopping().clone();
         while !self.is_complete() {
-            let now = Instant::now();
-            let recheck = waiting.recheck_at().map(|at| at.max(now + Duration::from_millis(1)));
             tokio::select! {
                 changed = waiting.waiter.changed() => self.read(&changed).await,
-                () = sleep_until(recheck) => {
-                    let due = waiting.due(Instant::now());
-                    self.read(&due).await;
-                }
                 () = tokio::time::sleep_until(deadline) => return,
                 () = stopping.cancelled() => return,
             }
@@ -388,13 +382,6 @@ fn try_take(memory: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermi
     memory.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// The registration of a fetch with its partitions; ends when dropped.
 struct Waiting {
     waiter: Arc<Waiter>,
@@ -408,15 +395,6 @@ impl Waiting {
             partition.wait(&waiter, place);
         }
         Self { waiter, partitions }
-    }
-
-    fn recheck_at(&self) -> Option<Instant> {
-        self.partitions.iter().filter_map(|partition| partition.recheck_at()).min()
-    }
-
-    fn due(&self, now: Instant) -> BTreeSet<usize> {
-        let is_due = |partition: &Arc<Partition>| partition.recheck_at().is_some_and(|at| at <= now);
-        self.partitions.iter().enumerate().filter(|(_, partition)| is_due(partition)).map(|(place, _)| place).collect()
     }
 }
 

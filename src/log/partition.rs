@@ -24,10 +24,6 @@ use super::{
 };
 use crate::{model::PartitionId, protocol::records::ValidatedBatch};
 
-/// A push about a foreign write is lost when Redis handled it in one go with a write of ours; so this long after our
-/// last append a waited-for partition is looked at once more.
-const RECHECK_AFTER: Duration = Duration::from_millis(200);
-
 /// A partition as this broker knows it. Costs no task and no connection while idle.
 pub struct Partition {
     id: PartitionId,
@@ -50,8 +46,6 @@ struct Inner {
     claimed: Option<i32>,
     /// Counts appends of this process.
     appends: u64,
-    /// The last append of this process since the state was last read.
-    appended_at: Option<Instant>,
     deleted: bool,
     queue: Queue,
     appending: bool,
@@ -177,7 +171,7 @@ impl Partition {
     fn is_settled(&self, inner: &Inner, epoch: i32) -> bool {
         inner.state.is_some()
             && inner.claimed == Some(epoch)
-            && !inner.is_doubtful(Instant::now())
+            && !inner.is_doubtful()
             && self.shared.options.cluster.is_registered()
     }
 
@@ -191,7 +185,6 @@ impl Partition {
             }
             (inner.doubts, inner.appends, inner.claimed == Some(epoch))
         };
-        let started = Instant::now();
         let promise = self.promised();
         let life = self.waited_for(promise);
         let loaded = self.load_as_leader(epoch, is_claimed).await?;
@@ -200,9 +193,6 @@ impl Partition {
         let raced = inner.appends != appends;
         inner.settled = doubts;
         inner.leadership_doubted = false;
-        if inner.appended_at.is_some_and(|appended_at| started >= appended_at + RECHECK_AFTER) {
-            inner.appended_at = None;
-        }
         let changed = self.install(&mut inner, loaded, raced);
         self.learn_end(&mut inner, promise, life);
         if changed {
@@ -605,7 +595,6 @@ impl Partition {
             let metrics = &self.shared.options.metrics;
             metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
             metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.size() as u64).sum());
-            inner.appended_at = Some(Instant::now());
             if inner.claimed.is_some() {
                 self.shared.tail.append(self.key(), stored);
             }
@@ -665,11 +654,6 @@ impl Partition {
     pub(super) fn stop_waiting(&self, waiter: &Arc<Waiter>) {
         self.inner.lock().waiters.remove(waiter);
     }
-
-    /// When a fetch that waits has to look again without being woken.
-    pub(super) fn recheck_at(&self) -> Option<Instant> {
-        self.inner.lock().appended_at.map(|appended_at| appended_at + RECHECK_AFTER)
-    }
 }
 
 /// The right to append to a partition. Where it ends otherwise than by an empty queue (a panic, the runtime's end), whoever
@@ -716,8 +700,8 @@ impl Inner {
         self.high_watermark = Some(reached);
     }
 
-    fn is_doubtful(&self, now: Instant) -> bool {
-        self.settled != self.doubts || self.appended_at.is_some_and(|appended_at| now >= appended_at + RECHECK_AFTER)
+    fn is_doubtful(&self) -> bool {
+        self.settled != self.doubts
     }
 }
 

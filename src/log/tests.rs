@@ -296,21 +296,6 @@ async fn a_foreign_append_wakes_a_waiting_fetch_when_it_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_foreign_append_whose_news_was_lost_behind_an_own_append_is_found_soon() {
-    let world = world().await;
-    world.append(0, 1, 10).await.expect("stored");
-    world.store.append_behind_the_back(&partition_id(0), &batch(1, 10));
-    let loads = world.counts().loads;
-    let started = Instant::now();
-    let fetched = world.log.fetch(vec![world.wanted(0, 1)], limits(1, 60_000)).await;
-    assert_eq!(base_offsets(&fetched), [[1]]);
-    assert!(started.elapsed() < Duration::from_millis(300));
-    let fetched = world.log.fetch(vec![world.wanted(0, 2)], limits(1, 60_000)).await;
-    assert_eq!(base_offsets(&fetched), [[0_i64; 0]]);
-    assert_eq!(world.counts().loads, loads + 1, "one look for the burst");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_failed_load_is_tried_again_on_the_next_use() {
     let world = world().await;
     world.store.fail_next(StoreError::NotSent("down".to_owned()));

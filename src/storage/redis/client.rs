@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::{
     connection::{self, Connection, Event, Failure, Request},
     durability,
-    keys::Keyspace,
+    keys::{Keyspace, STREAMS_CHANNEL},
     scripts,
 };
 use crate::{
@@ -184,13 +184,9 @@ impl Client {
         })
         .await?;
         scripts::load(&connection).await?;
-        // NOLOOP leaves out what this connection writes itself, so an append wakes readers once, in this process.
-        let mut tracking = redis::cmd("CLIENT");
-        tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("NOLOOP");
-        tracking.arg("PREFIX").arg(self.options.keyspace.stream_prefix());
-        tracking.arg("PREFIX").arg(self.options.keyspace.catalog_version());
-        tracking.arg("PREFIX").arg(self.options.keyspace.brokers());
-        connection.command(&tracking).await?;
+        for channel in self.options.keyspace.channels() {
+            connection.subscribe(&channel).await?;
+        }
         let told = connection.command(&durability::info_command()).await?;
         let life = durability::life(&durability::fields(&redis::from_redis_value::<String>(told)?));
         self.life.store(Arc::new(life));
@@ -409,7 +405,7 @@ pub struct Changes {
 pub struct Pending {
     /// Names of changed keys; what is not UTF-8 is none of ours.
     pub keys: HashSet<String>,
-    /// Changes may have been missed (a new connection, FLUSHALL): everything may have changed.
+    /// Changes may have been missed (a new connection): everything may have changed.
     pub everything: bool,
 }
 
@@ -434,19 +430,16 @@ impl Changes {
         self.notify.notify_one();
     }
 
-    /// `invalidate` and the keys; null where all keys were (FLUSHALL). Other pushes are not asked for.
+    /// `message`, the channel, what was published on it.
     fn take_push(&self, push: Vec<Value>) {
-        let keys = match <[Value; 2]>::try_from(push) {
-            Ok([_, Value::Array(keys)]) => keys,
-            _ => return self.reset(),
+        let Ok([_, Value::BulkString(channel), Value::BulkString(message)]) = <[Value; 3]>::try_from(push) else {
+            return;
         };
+        let key = if channel == STREAMS_CHANNEL.as_bytes() { message } else { channel };
+        let Ok(key) = String::from_utf8(key) else { return };
         let mut pending = self.pending.lock();
         if !pending.everything {
-            pending.keys.extend(keys.into_iter().filter_map(|key| match key {
-                Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
-                Value::SimpleString(text) => Some(text),
-                _ => None,
-            }));
+            pending.keys.insert(key);
         }
         drop(pending);
         self.notify.notify_one();

@@ -14,6 +14,9 @@ pub struct Keyspace(String);
 #[error("the keyspace {0:?} must be 1 to 100 printable ASCII characters without braces or blanks")]
 pub struct InvalidKeyspace(String);
 
+/// Where `scripts/log.lua` publishes the keys of streams that were changed otherwise than by their leader.
+pub const STREAMS_CHANNEL: &str = "weir:changed";
+
 impl Keyspace {
     pub fn new(text: &str) -> Result<Self, InvalidKeyspace> {
         let legal = |b: u8| b.is_ascii_graphic() && b != b'{' && b != b'}';
@@ -27,9 +30,10 @@ impl Keyspace {
         &self.0
     }
 
-    /// What every stream's key begins with; the prefix for `CLIENT TRACKING`.
-    pub fn stream_prefix(&self) -> String {
-        format!("{}:stream:", self.0)
+    /// The channels that changes by others are published on: for changes of a stream one that carries its key (of any
+    /// keyspace, since who calls `weir_append` names the key), for what all brokers share one with the key's own name.
+    pub fn channels(&self) -> [String; 3] {
+        [STREAMS_CHANNEL.to_owned(), self.catalog_version(), self.brokers()]
     }
 
     pub fn stream(&self, topic: &TopicName, partition: i32) -> String {

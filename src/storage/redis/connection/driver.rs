@@ -57,6 +57,15 @@ pub(super) struct Driver<E> {
     events: E,
 }
 
+/// The one answer that comes as a push.
+fn confirms_subscription(push: &[Value]) -> bool {
+    match push.first() {
+        Some(Value::BulkString(kind)) => kind == b"subscribe",
+        Some(Value::SimpleString(kind)) => kind == "subscribe",
+        _ => false,
+    }
+}
+
 /// Nobody can send any more, and nobody waits.
 const NO_LONGER_NEEDED: &str = "nobody needs the connection any more";
 
@@ -152,6 +161,7 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
             }
             let value = match self.parser.next().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
                 None => return Ok(()),
+                Some(Reply::Push(push)) if confirms_subscription(&push) => Value::Array(push),
                 Some(Reply::Push(push)) => {
                     (self.events)(Event::Push(push));
                     continue;

@@ -117,6 +117,11 @@ impl Connection {
         }
     }
 
+    /// Has the server push what is published on a channel.
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        self.command(redis::cmd("SUBSCRIBE").arg(channel)).await.map(|_| ())
+    }
+
     /// Sends a request and waits for its replies, one for each of its commands (a transaction is one). Errors of the server
     /// are [`Value::ServerError`]. Dropping the future does not take the request back.
     pub(super) async fn send(&self, request: Request) -> Result<Vec<Value>, Failure> {

@@ -14,6 +14,7 @@ local function next_generation(brokers, above)
   local stored = tonumber(redis.call('HGET', brokers, 'generation') or '-1')
   local text = string.format('%d', math.max(stored, tonumber(above) or -1) + 1)
   redis.call('HSET', brokers, 'generation', text)
+  redis.call('PUBLISH', brokers, text)
   return text
 end
 

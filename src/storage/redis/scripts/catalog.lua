@@ -131,6 +131,7 @@ local function apply(keys, args)
   if #written > 0 then
     local time = redis.call('TIME')
     answer[3] = tostring(redis.call('INCR', keys[4]))
+    redis.call('PUBLISH', keys[4], answer[3])
     answer[4] = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
     local id = answer[3] .. '-' .. answer[4]
     local added = redis.pcall('XADD', keys[6], 'MAXLEN', '~', KEPT, id, unpack(written))

@@ -50,6 +50,9 @@ local function base_of(entry)
   return seq_of(entry)
 end
 
+-- Tells brokers, which do not look at a stream unless they have a reason, that somebody else changes it.
+local function tell(stream) redis.call('PUBLISH', 'weir:changed', stream) end
+
 -- What the guard agreed to, for the seal of the same transaction.
 local agreed_stream, agreed_length, agreed_entries = nil, nil, nil
 
@@ -555,6 +558,7 @@ local function repair(keys, args)
   local stream, state = keys[1], keys[2]
   local topic = args[1]
   if not topic or not string.match(topic, '^[%w_-]+$') then return redis.error_reply('ERR the topic id is missing') end
+  tell(stream)
   local kind = redis.call('TYPE', stream).ok
   if kind ~= 'stream' and kind ~= 'none' then return redis.error_reply('ERR DEL ' .. stream .. ' first: it is no stream') end
   kind = redis.call('TYPE', state).ok
@@ -718,6 +722,8 @@ local function public_append(keys, args)
     local time = redis.call('TIME')
     timestamp = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
   end
+  -- Before anything is written, since it fails where the user may not publish. Nobody looks before this call has ended.
+  tell(stream)
   local length, closed = open_stream(stream, core)
   if not length then return redis.error_reply('ERR the partition is quarantined: ' .. closed) end
   local offset, first_bytes = core.next_offset, core.bytes
