@@ -5,12 +5,13 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, ServerError,
@@ -37,7 +38,7 @@ pub struct Options {
     /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database. A secret: never logged.
     pub url: String,
     pub keyspace: Keyspace,
-    /// Connections for long reads and administration.
+    /// Connections for long reads, and as many for administration.
     pub pool_size: usize,
     pub connect_timeout: Duration,
     /// A command that has no answer by then counts as lost.
@@ -87,6 +88,27 @@ impl Current {
     }
 }
 
+/// Connections for long reads, made when they are first needed.
+struct Readers {
+    slots: Vec<tokio::sync::Mutex<Option<Arc<Connection>>>>,
+    next: AtomicUsize,
+}
+
+impl Readers {
+    fn new(count: usize) -> Self {
+        Self { slots: std::iter::repeat_with(Default::default).take(count.max(1)).collect(), next: AtomicUsize::new(0) }
+    }
+
+    async fn take(&self, info: &ConnectionInfo, options: connection::Options) -> Result<Arc<Connection>, RedisError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        let mut slot = self.slots[turn].lock().await;
+        match &*slot {
+            Some(connection) if !connection.is_closed() => Ok(connection.clone()),
+            _ => Ok(slot.insert(Arc::new(Connection::open(info, options, |_| {}).await?)).clone()),
+        }
+    }
+}
+
 pub struct Client {
     options: Options,
     info: ConnectionInfo,
@@ -96,6 +118,7 @@ pub struct Client {
     life: ArcSwap<Life>,
     changes: Arc<Changes>,
     pool: deadpool_redis::Pool,
+    readers: Readers,
 }
 
 impl Client {
@@ -120,6 +143,7 @@ impl Client {
                 .set_connection_timeout(Some(options.connect_timeout))
                 .set_response_timeout(Some(options.response_timeout)),
         )?;
+        let readers = Readers::new(options.pool_size);
         let pool = deadpool_redis::Pool::builder(manager)
             .max_size(options.pool_size)
             .wait_timeout(Some(options.response_timeout))
@@ -134,6 +158,7 @@ impl Client {
             life: ArcSwap::from_pointee(Life::new("")),
             changes: Arc::new(Changes::default()),
             pool,
+            readers,
         });
         this.establish().await?;
         Ok(this)
@@ -174,11 +199,7 @@ impl Client {
     async fn establish(&self) -> Result<(), RedisError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let (changes, current) = (self.changes.clone(), self.current.clone());
-        let options = connection::Options {
-            connect_timeout: self.options.connect_timeout,
-            response_timeout: self.options.response_timeout,
-        };
-        let connection = Connection::open(&self.info, options, move |event| match event {
+        let connection = Connection::open(&self.info, self.connection_options(), move |event| match event {
             Event::Push(push) => changes.take_push(push),
             Event::Closed => current.give_up(generation),
         })
@@ -276,13 +297,24 @@ impl Client {
         self.current.metrics.duration.observe(started.elapsed());
         answers.map_err(|failure| {
             self.current.give_up(link.generation);
-            let error = match failure {
-                Failure::NotSent(text) => StoreError::NotSent(text),
-                Failure::Lost(text) => StoreError::OutcomeUnknown(text),
-            };
-            self.current.metrics.failed(failure_kind(&error));
-            error
+            self.failure(failure)
         })
+    }
+
+    fn failure(&self, failure: Failure) -> StoreError {
+        let error = match failure {
+            Failure::NotSent(text) => StoreError::NotSent(text),
+            Failure::Lost(text) => StoreError::OutcomeUnknown(text),
+        };
+        self.current.metrics.failed(failure_kind(&error));
+        error
+    }
+
+    fn connection_options(&self) -> connection::Options {
+        connection::Options {
+            connect_timeout: self.options.connect_timeout,
+            response_timeout: self.options.response_timeout,
+        }
     }
 
     /// An answer as `T`; an error of the server is an error.
@@ -309,7 +341,31 @@ impl Client {
         })
     }
 
-    /// An exclusive connection, for long reads that must not delay the shared one.
+    /// Sends one command whose answer is large, on a connection where it delays neither writes nor small reads. The answer
+    /// is given as its bytes, of which about `bytes` are expected.
+    pub(super) async fn read_long(&self, command: &Cmd, bytes: usize) -> Result<Bytes, StoreError> {
+        /// More is only allotted as it arrives.
+        const MOST_EXPECTED: usize = 2 << 20;
+        let connection = self.readers.take(&self.info, self.connection_options()).await.map_err(|error| {
+            let error = StoreError::NotSent(error.to_string());
+            self.current.metrics.failed(failure_kind(&error));
+            error
+        })?;
+        let answer = connection.send_raw(Request::raw(command, bytes.min(MOST_EXPECTED))).await;
+        let answer = answer.map_err(|failure| {
+            connection.give_up();
+            self.failure(failure)
+        })?;
+        if answer.first() == Some(&b'-') {
+            return Err(match redis::parse_redis_value(&answer) {
+                Ok(Value::ServerError(error)) => self.refused(error),
+                _ => StoreError::OutcomeUnknown("an error that can't be read".to_owned()),
+            });
+        }
+        Ok(answer)
+    }
+
+    /// An exclusive connection, for administration that must not delay the shared one.
     pub async fn exclusive(&self) -> Result<deadpool_redis::Connection, StoreError> {
         self.pool.get().await.map_err(|error| {
             let error = StoreError::NotSent(error.to_string());

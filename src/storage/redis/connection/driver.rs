@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    Event, Failure, Outgoing,
-    reply::{Parser, Reply},
+    Answer, Event, Failure, Outgoing,
+    reply::{Malformed, Parser, Reply},
     stream::Stream,
 };
 
@@ -39,7 +39,8 @@ struct Waiting {
     /// The first refusal among the acknowledgements.
     refusal: Option<Value>,
     values: Vec<Value>,
-    reply: oneshot::Sender<Result<Vec<Value>, Failure>>,
+    raw_bytes: Option<usize>,
+    reply: oneshot::Sender<Result<Answer, Failure>>,
 }
 
 pub(super) struct Driver<E> {
@@ -55,6 +56,10 @@ pub(super) struct Driver<E> {
     parser: Parser,
     waiting: VecDeque<Waiting>,
     events: E,
+}
+
+fn malformed(error: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// The one answer that comes as a push.
@@ -99,6 +104,7 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
                         replies: request.replies(),
                         refusal: None,
                         values: Vec::with_capacity(request.replies()),
+                        raw_bytes: request.raw_bytes(),
                         reply,
                     });
                     for piece in request.into_pieces() {
@@ -142,7 +148,9 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
 
     /// Ready once something was read.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let wanted = if self.parser.buffer.is_empty() { READ_AHEAD } else { self.parser.missing() };
+        let buffered = self.parser.buffer.len();
+        let raw = self.waiting.front().and_then(|first| first.raw_bytes).unwrap_or(0);
+        let wanted = if buffered == 0 { raw } else { self.parser.missing().max(raw.saturating_sub(buffered)) };
         self.parser.buffer.reserve(wanted.clamp(READ_AHEAD, READ_AT_ONCE));
         let reading = pin!(self.stream.read_buf(&mut self.parser.buffer));
         match ready!(reading.poll(context))? {
@@ -158,8 +166,15 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
                 while first.acknowledgements > 0 && self.parser.skip_status() {
                     first.acknowledgements -= 1;
                 }
+                if first.raw_bytes.is_some() {
+                    let Some(raw) = self.parser.next_raw().map_err(malformed)? else { return Ok(()) };
+                    if let Some(done) = self.waiting.pop_front() {
+                        let _ = done.reply.send(Ok(Answer::Raw(raw)));
+                    }
+                    continue;
+                }
             }
-            let value = match self.parser.next().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+            let value = match self.parser.next().map_err(malformed)? {
                 None => return Ok(()),
                 Some(Reply::Push(push)) if confirms_subscription(&push) => Value::Array(push),
                 Some(Reply::Push(push)) => {
@@ -185,7 +200,7 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
             if first.values.len() == first.replies
                 && let Some(done) = self.waiting.pop_front()
             {
-                let _ = done.reply.send(Ok(done.values));
+                let _ = done.reply.send(Ok(Answer::Values(done.values)));
             }
         }
     }

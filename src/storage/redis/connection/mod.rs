@@ -10,16 +10,21 @@ mod reply;
 mod request;
 mod stream;
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use redis::{Cmd, ConnectionInfo, ErrorKind, RedisError, Value};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
-pub(in crate::storage::redis) use self::request::Request;
 use self::{driver::Driver, stream::Stream};
+pub(in crate::storage::redis) use self::{reply::Raw, request::Request};
 
 /// Requests that wait to be written. Their bytes are bounded by who makes them (the memory that requests are admitted to).
 const QUEUED_REQUESTS: usize = 4_096;
@@ -52,12 +57,18 @@ pub(super) struct Options {
 /// A request with who waits for its replies.
 struct Outgoing {
     request: Request,
-    reply: oneshot::Sender<Result<Vec<Value>, Failure>>,
+    reply: oneshot::Sender<Result<Answer, Failure>>,
+}
+
+enum Answer {
+    Values(Vec<Value>),
+    Raw(Bytes),
 }
 
 /// Ends when it is dropped.
 pub(super) struct Connection {
     queue: mpsc::Sender<Outgoing>,
+    is_given_up: AtomicBool,
     response_timeout: Duration,
 }
 
@@ -73,7 +84,8 @@ impl Connection {
             let stream = Stream::connect(info.addr()).await?;
             let (queue, queued) = mpsc::channel(QUEUED_REQUESTS);
             tokio::spawn(Driver::new(stream, queued, events));
-            let connection = Self { queue, response_timeout: options.response_timeout };
+            let connection =
+                Self { queue, is_given_up: AtomicBool::new(false), response_timeout: options.response_timeout };
             connection.log_in(info).await?;
             Ok(connection)
         })
@@ -125,6 +137,31 @@ impl Connection {
     /// Sends a request and waits for its replies, one for each of its commands (a transaction is one). Errors of the server
     /// are [`Value::ServerError`]. Dropping the future does not take the request back.
     pub(super) async fn send(&self, request: Request) -> Result<Vec<Value>, Failure> {
+        match self.exchange(request).await? {
+            Answer::Values(values) => Ok(values),
+            Answer::Raw(_) => Err(Failure::Lost("the reply was to be handed out as it is".to_owned())),
+        }
+    }
+
+    /// Sends a [`Request::raw`]. An error of the server is a reply that begins with `-`.
+    pub(super) async fn send_raw(&self, request: Request) -> Result<Bytes, Failure> {
+        match self.exchange(request).await? {
+            Answer::Raw(reply) => Ok(reply),
+            Answer::Values(_) => Err(Failure::Lost("the reply was not to be handed out as it is".to_owned())),
+        }
+    }
+
+    /// Nobody should send any more: an answer was lost.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing can, or should, be sent any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed) || self.queue.is_closed()
+    }
+
+    async fn exchange(&self, request: Request) -> Result<Answer, Failure> {
         let (reply, replied) = oneshot::channel();
         if self.queue.send(Outgoing { request, reply }).await.is_err() {
             return Err(Failure::NotSent("the connection was closed".to_owned()));

@@ -1,6 +1,6 @@
 //! RESP3, read as it arrives: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use redis::Value;
 
 /// Aggregates within aggregates; Redis' answers have four at most.
@@ -15,10 +15,46 @@ pub(super) enum Reply {
     Push(Vec<Value>),
 }
 
+/// Reads a reply that was handed out as its bytes, without copying strings.
+pub(in crate::storage::redis) struct Raw {
+    rest: Bytes,
+}
+
+impl Raw {
+    pub(in crate::storage::redis) fn new(reply: Bytes) -> Self {
+        Self { rest: reply }
+    }
+
+    /// The elements that follow.
+    pub(in crate::storage::redis) fn array(&mut self) -> Option<usize> {
+        self.length(b'*')
+    }
+
+    pub(in crate::storage::redis) fn string(&mut self) -> Option<Bytes> {
+        let length = self.length(b'$')?;
+        if self.rest.len() < length.checked_add(2)? {
+            return None;
+        }
+        let string = self.rest.split_to(length);
+        self.rest.advance(2);
+        Some(string)
+    }
+
+    fn length(&mut self, sign: u8) -> Option<usize> {
+        let end = line_end(&self.rest)?;
+        let (&first, digits) = self.rest.get(..end)?.split_first()?;
+        let length = number(digits).filter(|_| first == sign)?;
+        self.rest.advance(end + 2);
+        usize::try_from(length).ok()
+    }
+}
+
 /// The server does not speak RESP3.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error("an answer is not RESP3: {0}")]
 pub(super) struct Malformed(&'static str);
+
+const ENDLESS: Malformed = Malformed("a string without end");
 
 /// Takes bytes in [`Parser::buffer`], gives replies. Keeps its place within a reply, so that each byte is looked at once.
 #[derive(Debug, Default)]
@@ -26,6 +62,15 @@ pub(super) struct Parser {
     pub(super) buffer: BytesMut,
     /// The aggregates that the next value is within, the outermost first.
     open: Vec<Aggregate>,
+    scan: Scan,
+}
+
+/// How far a reply was looked at that is handed out as it is.
+#[derive(Debug, Default)]
+struct Scan {
+    bytes: usize,
+    /// Values that are still to come; 0 between replies.
+    missing: usize,
 }
 
 #[derive(Debug)]
@@ -54,14 +99,49 @@ enum Element {
 impl Parser {
     /// How many more bytes are certainly needed for the next value, 1 where it is not known.
     pub(super) fn missing(&self) -> usize {
-        let Some(end) = line_end(&self.buffer) else { return 1 };
-        match (self.buffer.first(), number(self.buffer.get(1..end).unwrap_or_default())) {
+        let rest = self.buffer.get(self.scan.bytes..).unwrap_or_default();
+        let Some(end) = line_end(rest) else { return 1 };
+        match (rest.first(), number(rest.get(1..end).unwrap_or_default())) {
             (Some(b'$' | b'=' | b'!'), Some(length)) => {
                 let length = usize::try_from(length).unwrap_or(0);
-                (end + 2).saturating_add(length).saturating_add(2).saturating_sub(self.buffer.len()).max(1)
+                (end + 2).saturating_add(length).saturating_add(2).saturating_sub(rest.len()).max(1)
             }
             _ => 1,
         }
+    }
+
+    /// The next reply as its bytes, for [`Raw`]; `None` until more has arrived. Pushes are not expected here.
+    pub(super) fn next_raw(&mut self) -> Result<Option<Bytes>, Malformed> {
+        if self.scan.missing == 0 {
+            self.scan = Scan { bytes: 0, missing: 1 };
+        }
+        while self.scan.missing > 0 {
+            let rest = self.buffer.get(self.scan.bytes..).unwrap_or_default();
+            let Some(end) = line_end(rest) else { return Ok(None) };
+            let Some((&sign, line)) = rest.get(..end).and_then(<[u8]>::split_first) else {
+                return Err(Malformed("an empty line"));
+            };
+            let (mut bytes, mut inner) = (end + 2, 0);
+            if let b'$' | b'=' | b'!' | b'*' | b'~' | b'%' = sign {
+                let count = number(line).ok_or(Malformed("a length is no number"))?;
+                match (sign, usize::try_from(count)) {
+                    (_, Err(_)) => {}
+                    (b'*' | b'~', Ok(count)) => inner = count,
+                    (b'%', Ok(count)) => inner = count.saturating_mul(2),
+                    (_, Ok(count)) => {
+                        bytes = bytes.checked_add(count).and_then(|bytes| bytes.checked_add(2)).ok_or(ENDLESS)?;
+                        if rest.len() < bytes {
+                            return Ok(None);
+                        }
+                    }
+                }
+            } else if let b'>' | b'|' = sign {
+                return Err(Malformed("a push where none is expected"));
+            }
+            self.scan.bytes += bytes;
+            self.scan.missing = (self.scan.missing - 1).saturating_add(inner);
+        }
+        Ok(Some(self.buffer.split_to(std::mem::take(&mut self.scan).bytes).freeze()))
     }
 
     /// Takes a status (`+OK`, `+QUEUED`) off the buffer, if that is what comes next.
@@ -140,7 +220,7 @@ impl Parser {
                     return Ok(Some(Element::Value(Value::Nil)));
                 };
                 let whole = end.checked_add(2 + 2).and_then(|fixed| fixed.checked_add(length));
-                let whole = whole.ok_or(Malformed("a string without end"))?;
+                let whole = whole.ok_or(ENDLESS)?;
                 if self.buffer.len() < whole {
                     return Ok(None);
                 }
@@ -303,6 +383,25 @@ mod tests {
         assert_eq!(parser.missing(), 99);
         parser.buffer.clear();
         assert_eq!(parser.missing(), 1);
+    }
+
+    #[test]
+    fn a_reply_is_handed_out_as_it_is() {
+        let reply = b"*2\r\n*2\r\n$3\r\n5-1\r\n*2\r\n$1\r\na\r\n$4\r\n\r\n\r\n\r\n*2\r\n$3\r\n5-2\r\n*0\r\n";
+        let mut parser = Parser::default();
+        let mut raw = Vec::new();
+        for byte in [&reply[..], b"-ERR no\r\n", b"$-1\r\n+OK\r\n"].concat() {
+            parser.buffer.extend_from_slice(&[byte]);
+            raw.extend(parser.next_raw().expect("it is RESP3"));
+        }
+        assert_eq!(raw, [&reply[..], b"-ERR no\r\n", b"$-1\r\n", b"+OK\r\n"]);
+        let mut raw = Raw::new(raw.swap_remove(0));
+        assert_eq!((raw.array(), raw.array()), (Some(2), Some(2)));
+        assert_eq!(raw.string().as_deref(), Some(&b"5-1"[..]));
+        assert_eq!(raw.string(), None, "it is an array");
+        assert_eq!(raw.array(), Some(2));
+        assert_eq!(raw.string().as_deref(), Some(&b"a"[..]));
+        assert_eq!(raw.string().as_deref(), Some(&b"\r\n\r\n"[..]));
     }
 
     proptest! {

@@ -18,12 +18,19 @@ pub(in crate::storage::redis) struct Request {
     acknowledgements: usize,
     /// The replies that follow them.
     replies: usize,
+    /// About how many bytes the one reply has, where it is handed out as it is.
+    raw_bytes: Option<usize>,
 }
 
 impl Request {
     pub(in crate::storage::redis) fn command(command: &Cmd) -> Self {
         let packed = Bytes::from(command.get_packed_command());
         Self { pieces: vec![packed], replies: 1, ..Self::default() }
+    }
+
+    /// A command whose reply of about `bytes` is handed out as it is.
+    pub(in crate::storage::redis) fn raw(command: &Cmd, bytes: usize) -> Self {
+        Self { raw_bytes: Some(bytes), ..Self::command(command) }
     }
 
     /// A command that `more` arguments are still to be written to.
@@ -119,6 +126,10 @@ impl Request {
 
     pub(super) fn replies(&self) -> usize {
         self.replies
+    }
+
+    pub(super) fn raw_bytes(&self) -> Option<usize> {
+        self.raw_bytes
     }
 
     pub(super) fn into_pieces(mut self) -> impl Iterator<Item = Bytes> {

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
-use redis::{RedisWrite, Value};
+use bytes::Bytes;
+use redis::RedisWrite;
 
 use super::{core::EntryId, json};
 use crate::{
     log::store::ValueFormat,
     protocol::records::{HeaderIter, MarkerKind, RecordView},
+    storage::redis::connection::Raw,
 };
 
 pub(super) const BATCH_FIELD: &[u8] = b"__batch";
@@ -24,28 +26,25 @@ const VALUE_FIELD: &[u8] = b"value";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: EntryId,
-    pub(super) fields: Vec<Vec<u8>>,
+    pub(super) fields: Vec<Bytes>,
 }
 
 impl Entry {
-    /// What `XRANGE` answers; `None` where it is not that.
-    pub(super) fn list(answer: Value) -> Option<Vec<Entry>> {
-        let Value::Array(entries) = answer else { return None };
-        entries.into_iter().map(Entry::parse).collect()
+    /// What `XRANGE` answers; `None` where it is not that. The entries are slices of it.
+    pub(super) fn list(answer: Bytes) -> Option<Vec<Entry>> {
+        let mut answer = Raw::new(answer);
+        (0..answer.array()?).map(|_| Entry::parse(&mut answer)).collect()
     }
 
-    fn parse(entry: Value) -> Option<Entry> {
-        let Value::Array(parts) = entry else { return None };
-        let [Value::BulkString(id), Value::Array(fields)] = <[Value; 2]>::try_from(parts).ok()? else { return None };
-        let fields = fields
-            .into_iter()
-            .map(|field| if let Value::BulkString(bytes) = field { Some(bytes) } else { None })
-            .collect::<Option<_>>()?;
-        Some(Entry { id: EntryId::parse(&id)?, fields })
+    fn parse(answer: &mut Raw) -> Option<Entry> {
+        answer.array().filter(|parts| *parts == 2)?;
+        let id = EntryId::parse(&answer.string()?)?;
+        let fields = (0..answer.array()?).map(|_| answer.string()).collect::<Option<_>>()?;
+        Some(Entry { id, fields })
     }
 
     /// The batch that the entry is, in the `batch` layout.
-    pub(super) fn into_batch(self) -> Result<Vec<u8>, Entry> {
+    pub(super) fn into_batch(self) -> Result<Bytes, Entry> {
         match self.fields.first() {
             Some(name) if name == BATCH_FIELD && self.fields.len() == 2 => {
                 Ok(self.fields.into_iter().nth(1).unwrap_or_default())
@@ -56,7 +55,7 @@ impl Entry {
 
     /// Bytes of names and values.
     pub(super) fn size(&self) -> usize {
-        self.fields.iter().map(Vec::len).sum()
+        self.fields.iter().map(Bytes::len).sum()
     }
 }
 
@@ -224,7 +223,7 @@ pub(super) fn decode(entry: &Entry) -> Option<Record<'_>> {
         value: None,
     };
     for (index, [name, value]) in pairs.iter().enumerate() {
-        match name.as_slice() {
+        match &name[..] {
             TIMESTAMP_FIELD => {
                 let text = std::str::from_utf8(value).ok()?;
                 let (is_append_time, delta) = match text.strip_prefix("append") {
@@ -251,7 +250,7 @@ pub(super) fn decode(entry: &Entry) -> Option<Record<'_>> {
             KEY_FIELD => record.key = Some(value),
             VALUE_FIELD if index + 1 == pairs.len() => record.value = Some(Cow::Borrowed(value)),
             JSON_FIELD => {
-                let fields = pairs.get(index + 1..)?.iter().map(|[name, value]| (name.as_slice(), value.as_slice()));
+                let fields = pairs.get(index + 1..)?.iter().map(|[name, value]| (&name[..], &value[..]));
                 record.value = Some(Cow::Owned(json::join(value, fields)?));
                 break;
             }
@@ -300,7 +299,7 @@ mod tests {
         let fields = command
             .args_iter()
             .map(|argument| match argument {
-                redis::Arg::Simple(bytes) => bytes.to_vec(),
+                redis::Arg::Simple(bytes) => Bytes::copy_from_slice(bytes),
                 _ => panic!("no cursors here"),
             })
             .collect();
@@ -319,8 +318,8 @@ mod tests {
         let headers = vec![(b"h".to_vec(), Some(b"1".to_vec())), (b"n".to_vec(), None)];
         let entry = entry_of(id, 90, Some(b"k"), Some(b"{\"a\":\"x\",\"b\":1}"), &headers, AUTO);
         assert_eq!(names(&entry), ["__ts", "__key", "__header.h", "__nullheader.n", "__json", "a", "b"]);
-        assert_eq!(entry.fields[1], b"10");
-        assert_eq!(entry.fields[9], b"c:sj");
+        assert_eq!(entry.fields[1][..], b"10"[..]);
+        assert_eq!(entry.fields[9][..], b"c:sj"[..]);
         let entry = entry_of(id, 100, None, Some(b"raw"), &Vec::new(), AUTO);
         assert_eq!(names(&entry), ["value"]);
     }
@@ -328,14 +327,14 @@ mod tests {
     #[test]
     fn a_record_of_nothing_still_has_a_field() {
         let entry = entry_of(EntryId { ms: 100, seq: 7 }, 100, None, None, &Vec::new(), AUTO);
-        assert_eq!(entry.fields, [b"__ts".to_vec(), b"0".to_vec()]);
+        assert_eq!(entry.fields, [&b"__ts"[..], b"0"]);
     }
 
     #[test]
     fn foreign_entries_are_recognised() {
         let entry = |fields: &[&str]| Entry {
             id: EntryId { ms: 5, seq: 0 },
-            fields: fields.iter().map(|field| field.as_bytes().to_vec()).collect(),
+            fields: fields.iter().map(|field| Bytes::copy_from_slice(field.as_bytes())).collect(),
         };
         for fields in [
             &["field", "x"][..],
@@ -410,7 +409,7 @@ mod tests {
 
         #[test]
         fn any_fields_are_read_without_panic(fields in proptest::collection::vec(bytes(), 0..8)) {
-            let _ = decode(&Entry { id: EntryId { ms: 5, seq: 0 }, fields });
+            let _ = decode(&Entry { id: EntryId { ms: 5, seq: 0 }, fields: fields.into_iter().map(Bytes::from).collect() });
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Reading by offset: entries of both layouts as wire batches.
 
 use bytes::Bytes;
-use redis::Value;
 
 use super::{
     Partition, RedisLog,
@@ -15,7 +14,6 @@ use crate::{
         BatchBuilder, BatchHeader, BatchOptions, Codec, Compression, EndTransactionMarker, NewRecord, PlacedBatch,
         ProducerStamp, TimestampType,
     },
-    storage::redis::client::store_error,
 };
 
 /// Readers' places that are kept for a partition.
@@ -62,7 +60,8 @@ impl RedisLog {
             }
             let entry_bytes = if cursor.entry_bytes > 0 { cursor.entry_bytes } else { core.bytes_per_entry() };
             let count = (assembler.room() / entry_bytes + 1).clamp(1, MOST_ENTRIES);
-            let entries = self.entries(partition, cursor.from, cursor.until.min(end), count).await?;
+            let entries =
+                self.entries(partition, cursor.from, cursor.until.min(end), count, count * entry_bytes).await?;
             let is_short = u64::try_from(entries.len()).unwrap_or(u64::MAX) < count;
             if let Some(bytes) = entries.iter().map(Entry::size).sum::<usize>().checked_div(entries.len()) {
                 cursor.entry_bytes = u64::try_from(bytes).unwrap_or(1).max(1);
@@ -130,29 +129,22 @@ impl RedisLog {
         Ok(id.unwrap_or(end))
     }
 
-    /// Entries with `from <= ID < until`.
+    /// Entries with `from <= ID < until`, about `bytes` of them.
     pub(super) async fn entries(
         &self,
         partition: &Partition,
         from: EntryId,
         until: EntryId,
         count: u64,
+        bytes: u64,
     ) -> Result<Vec<Entry>, StoreError> {
-        let mut connection = self.client.exclusive().await?;
         let mut command = redis::cmd("XRANGE");
         command.arg(&partition.keys.stream).arg(from.to_string()).arg(format!("({until}")).arg("COUNT").arg(count);
-        let answer: Value = match command.query_async(&mut connection).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                // Its state is unknown: not for the next reader.
-                drop(deadpool_redis::Connection::take(connection));
-                return Err(match store_error(&error) {
-                    StoreError::Refused(text) if text.contains("WRONGTYPE") => {
-                        self.quarantined(partition, format!("{} is no stream", partition.keys.stream))
-                    }
-                    error => error,
-                });
+        let answer = match self.client.read_long(&command, usize::try_from(bytes).unwrap_or(0)).await {
+            Err(StoreError::Refused(text)) if text.contains("WRONGTYPE") => {
+                return Err(self.quarantined(partition, format!("{} is no stream", partition.keys.stream)));
             }
+            answer => answer?,
         };
         Entry::list(answer).ok_or_else(|| unexpected("XRANGE", &"something else"))
     }
@@ -247,7 +239,7 @@ impl Assembler {
         }
     }
 
-    fn take_batch(&mut self, id: EntryId, last_offset: i64, bytes: Vec<u8>) -> Taken {
+    fn take_batch(&mut self, id: EntryId, last_offset: i64, bytes: Bytes) -> Taken {
         let Ok(header) = BatchHeader::parse(&bytes) else { return Taken::Foreign };
         let base_offset = last_offset.saturating_sub(i64::from(header.last_offset_delta));
         if header.size() != bytes.len() || header.last_offset_delta < 0 || base_offset < 0 {
@@ -261,7 +253,7 @@ impl Assembler {
             self.is_full = true;
             return Taken::NoMore;
         }
-        let Some(batch) = PlacedBatch::split(&Bytes::from(bytes)) else { return Taken::Foreign };
+        let Some(batch) = PlacedBatch::split(&bytes) else { return Taken::Foreign };
         self.note_gap(base_offset);
         self.bytes += batch.size();
         self.batches.push(StoredBatch {

@@ -202,7 +202,7 @@ impl RedisLog {
         if from > core.last {
             return Ok(core.next_offset);
         }
-        let entries = self.entries(partition, from, core.last.after(), 1).await?;
+        let entries = self.entries(partition, from, core.last.after(), 1, 0).await?;
         Ok(entries.into_iter().next().and_then(base_offset).unwrap_or(core.next_offset))
     }
 

@@ -1,7 +1,5 @@
 //! ListOffsets by time, down to a record inside a stored batch.
 
-use bytes::Bytes;
-
 use super::{
     Partition, RedisLog,
     core::{Core, EntryId, epoch_at},
@@ -89,7 +87,7 @@ impl RedisLog {
         let mut from = from;
         let mut found = None;
         loop {
-            let entries = self.entries(partition, from, end, count).await?;
+            let entries = self.entries(partition, from, end, count, 0).await?;
             let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(found) };
             for entry in entries {
                 let mut records = own_timestamps(entry);
@@ -109,7 +107,7 @@ fn own_timestamps(entry: Entry) -> Vec<(i64, i64)> {
     match entry.into_batch() {
         Err(entry) => decode(&entry).map(|record| vec![(last_offset, record.timestamp)]).unwrap_or_default(),
         Ok(bytes) => {
-            let Ok(batch) = Batch::parse(Bytes::from(bytes)) else { return Vec::new() };
+            let Ok(batch) = Batch::parse(bytes) else { return Vec::new() };
             let base_offset = last_offset - i64::from(batch.header().last_offset_delta);
             let Ok(records) = batch.records(MOST_BATCH_BYTES) else { return Vec::new() };
             records
