@@ -62,7 +62,7 @@ pub const SETTINGS: &[Setting] = &[
         "redis.connections",
         None,
         "8",
-        "Connections for long reads and administration, 1 to 1000, besides the shared one that writes go through.",
+        "Connections for long reads, and as many for administration, 1 to 1000, besides the shared one that writes go through.",
     ),
     setting("redis.connect.timeout.ms", None, "5000", "How long connecting to Redis may take."),
     setting("redis.response.timeout.ms", None, "15000", "A command without an answer by then counts as lost."),

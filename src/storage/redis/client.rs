@@ -343,7 +343,7 @@ impl Client {
 
     /// Sends one command whose answer is large, on a connection where it delays neither writes nor small reads. The answer
     /// is given as its bytes, of which about `bytes` are expected.
-    pub(super) async fn read_long(&self, command: &Cmd, bytes: usize) -> Result<Bytes, StoreError> {
+    pub(super) async fn read_long(self: Arc<Self>, command: Cmd, bytes: usize) -> Result<Bytes, StoreError> {
         /// More is only allotted as it arrives.
         const MOST_EXPECTED: usize = 2 << 20;
         let connection = self.readers.take(&self.info, self.connection_options()).await.map_err(|error| {
@@ -351,7 +351,7 @@ impl Client {
             self.current.metrics.failed(failure_kind(&error));
             error
         })?;
-        let answer = connection.send_raw(Request::raw(command, bytes.min(MOST_EXPECTED))).await;
+        let answer = connection.send_raw(Request::raw(&command, bytes.min(MOST_EXPECTED))).await;
         let answer = answer.map_err(|failure| {
             connection.give_up();
             self.failure(failure)

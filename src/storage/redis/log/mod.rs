@@ -1,6 +1,7 @@
 //! A partition's log on a Redis Stream: what the design calls the heart. `docs/redis-layout.md` says what lies in Redis;
 //! `scripts/log.lua` is the part that Redis runs.
 
+mod ahead;
 mod append;
 mod core;
 mod entries;
@@ -91,6 +92,7 @@ pub struct RedisLog {
     /// The state field in which Redis keeps this writer's last append: `w:` and a number that no other writer has.
     writer_field: String,
     partitions: Mutex<HashMap<PartitionId, Arc<Partition>>>,
+    read_ahead: ahead::ReadAhead,
     /// How long producers are remembered (ms), as the last append had it.
     producers_expire_after_ms: AtomicI64,
 }
@@ -126,6 +128,8 @@ struct View {
     checked: i64,
     /// Where readers went on, oldest first.
     cursors: VecDeque<read::Cursor>,
+    /// What the latest of them will ask for next.
+    ahead: Option<ahead::Ahead>,
     /// What was logged as an error and still stands.
     reported: Vec<String>,
     /// The length and last ID at which interference was looked for in vain.
@@ -154,6 +158,7 @@ impl RedisLog {
             options,
             writer_field: format!("w:{:016x}", rand::random::<u64>()),
             partitions: Mutex::default(),
+            read_ahead: ahead::ReadAhead::default(),
             producers_expire_after_ms: AtomicI64::new(PRODUCERS_EXPIRE_AFTER_MS),
         }
     }

@@ -1,9 +1,14 @@
 //! Reading by offset: entries of both layouts as wire batches.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures::FutureExt;
+use redis::Cmd;
 
 use super::{
     Partition, RedisLog,
+    ahead::Range,
     core::{Core, EntryId, epoch_at},
     entry::{Entry, Record, decode},
     functions::{call, unexpected},
@@ -23,7 +28,7 @@ const MOST_ENTRIES: u64 = 2_000;
 /// A batch made of `record` entries is cut at this size, before compression.
 const BUILT_BATCH_BYTES: usize = 256 << 10;
 /// Marks that are looked at ahead of a reader: it reads no further than to the last of them in one go.
-const MARKS_AHEAD: usize = 4;
+const MARKS_AHEAD: usize = 8;
 
 /// Where the entry that holds `offset` is found.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +43,18 @@ pub(super) struct Cursor {
 }
 
 impl RedisLog {
-    pub(super) async fn read_batches(&self, partition: &Partition, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+    pub(super) async fn read_batches(
+        &self,
+        partition: &Arc<Partition>,
+        read: Read,
+    ) -> Result<Vec<StoredBatch>, StoreError> {
+        let generation = self.client.generation();
         let core = self.known_core(partition).await?;
         let offset = read.offset.max(core.log_start);
         if offset >= core.next_offset {
             return Ok(Vec::new());
         }
-        let mut cursor = self.cursor(partition, &core, offset).await?;
+        let (mut cursor, is_sequential) = self.cursor(partition, &core, offset).await?;
         let mut assembler = {
             let epochs = partition.view.lock().epochs.clone();
             Assembler::new(offset, read, epochs, core.leader_epoch)
@@ -58,11 +68,14 @@ impl RedisLog {
                     cursor.until = end;
                 }
             }
-            let entry_bytes = if cursor.entry_bytes > 0 { cursor.entry_bytes } else { core.bytes_per_entry() };
-            let count = (assembler.room() / entry_bytes + 1).clamp(1, MOST_ENTRIES);
-            let entries =
-                self.entries(partition, cursor.from, cursor.until.min(end), count, count * entry_bytes).await?;
-            let is_short = u64::try_from(entries.len()).unwrap_or(u64::MAX) < count;
+            let (range, entries) = match self.read_ahead.take(partition, generation, cursor.from).await {
+                Some((range, answer)) => (range, self.entries_of(partition, Ok(answer))?),
+                None => {
+                    let range = cursor.range(&core, assembler.room());
+                    (range, self.entries(partition, range).await?)
+                }
+            };
+            let is_short = u64::try_from(entries.len()).unwrap_or(u64::MAX) < range.count;
             if let Some(bytes) = entries.iter().map(Entry::size).sum::<usize>().checked_div(entries.len()) {
                 cursor.entry_bytes = u64::try_from(bytes).unwrap_or(1).max(1);
             }
@@ -80,9 +93,10 @@ impl RedisLog {
             }
             cursor.from = match last {
                 Some(last) if !is_short => last.after(),
-                _ => cursor.until.min(end),
+                _ => range.until,
             };
         }
+        let assembler_was_full = assembler.is_full;
         let missing = assembler.missing.take();
         let (batches, next) = assembler.finish();
         if let Some((from, to)) = missing {
@@ -93,17 +107,23 @@ impl RedisLog {
             cursor.offset = next_offset;
             cursor.from = last.after();
             keep_cursor(partition, offset, cursor);
+            if is_sequential && assembler_was_full {
+                let range = cursor.range(&core, u64::try_from(read.max_bytes).unwrap_or(u64::MAX));
+                let reading = self.client.clone().read_long(xrange(partition, range), expected(range)).boxed();
+                self.read_ahead.begin(partition, generation, range, reading);
+            }
         }
         Ok(batches)
     }
 
-    async fn cursor(&self, partition: &Partition, core: &Core, offset: i64) -> Result<Cursor, StoreError> {
+    /// Also whether the reader goes on where one was before.
+    async fn cursor(&self, partition: &Partition, core: &Core, offset: i64) -> Result<(Cursor, bool), StoreError> {
         let known = partition.view.lock().cursors.iter().rfind(|cursor| cursor.offset == offset).copied();
         if let Some(cursor) = known {
-            return Ok(cursor);
+            return Ok((cursor, true));
         }
         let from = self.locate(partition, core, offset).await?;
-        Ok(Cursor { offset, from, until: from, entry_bytes: 0 })
+        Ok((Cursor { offset, from, until: from, entry_bytes: 0 }, false))
     }
 
     /// An ID from which `XRANGE` finds the entry that holds `offset`, at once or after a short scan.
@@ -129,24 +149,40 @@ impl RedisLog {
         Ok(id.unwrap_or(end))
     }
 
-    /// Entries with `from <= ID < until`, about `bytes` of them.
-    pub(super) async fn entries(
-        &self,
-        partition: &Partition,
-        from: EntryId,
-        until: EntryId,
-        count: u64,
-        bytes: u64,
-    ) -> Result<Vec<Entry>, StoreError> {
-        let mut command = redis::cmd("XRANGE");
-        command.arg(&partition.keys.stream).arg(from.to_string()).arg(format!("({until}")).arg("COUNT").arg(count);
-        let answer = match self.client.read_long(&command, usize::try_from(bytes).unwrap_or(0)).await {
+    pub(super) async fn entries(&self, partition: &Partition, range: Range) -> Result<Vec<Entry>, StoreError> {
+        let answer = self.client.clone().read_long(xrange(partition, range), expected(range)).await;
+        self.entries_of(partition, answer)
+    }
+
+    fn entries_of(&self, partition: &Partition, answer: Result<Bytes, StoreError>) -> Result<Vec<Entry>, StoreError> {
+        let answer = match answer {
             Err(StoreError::Refused(text)) if text.contains("WRONGTYPE") => {
                 return Err(self.quarantined(partition, format!("{} is no stream", partition.keys.stream)));
             }
             answer => answer?,
         };
         Entry::list(answer).ok_or_else(|| unexpected("XRANGE", &"something else"))
+    }
+}
+
+fn xrange(partition: &Partition, range: Range) -> Cmd {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(&partition.keys.stream).arg(range.from.to_string()).arg(format!("({}", range.until));
+    command.arg("COUNT").arg(range.count);
+    command
+}
+
+fn expected(range: Range) -> usize {
+    usize::try_from(range.bytes).unwrap_or(usize::MAX)
+}
+
+impl Cursor {
+    /// What is read from here for `room` bytes.
+    fn range(&self, core: &Core, room: u64) -> Range {
+        let entry_bytes = if self.entry_bytes > 0 { self.entry_bytes } else { core.bytes_per_entry() };
+        let count = (room / entry_bytes + 1).clamp(1, MOST_ENTRIES);
+        let until = self.until.min(core.last.after());
+        Range { from: self.from, until, count, bytes: count.saturating_mul(entry_bytes) }
     }
 }
 

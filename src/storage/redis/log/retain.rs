@@ -6,6 +6,7 @@ use tracing::debug;
 
 use super::{
     Partition, RedisLog, Writer,
+    ahead::Range,
     core::{Core, EntryId},
     entry::Entry,
     functions::{self, Snapshot, call, change},
@@ -202,7 +203,8 @@ impl RedisLog {
         if from > core.last {
             return Ok(core.next_offset);
         }
-        let entries = self.entries(partition, from, core.last.after(), 1, 0).await?;
+        let range = Range { from, until: core.last.after(), count: 1, bytes: core.bytes_per_entry() };
+        let entries = self.entries(partition, range).await?;
         Ok(entries.into_iter().next().and_then(base_offset).unwrap_or(core.next_offset))
     }
 

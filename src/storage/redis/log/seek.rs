@@ -2,6 +2,7 @@
 
 use super::{
     Partition, RedisLog,
+    ahead::Range,
     core::{Core, EntryId, epoch_at},
     entry::{Entry, decode},
     functions::{call, change},
@@ -87,7 +88,7 @@ impl RedisLog {
         let mut from = from;
         let mut found = None;
         loop {
-            let entries = self.entries(partition, from, end, count, 0).await?;
+            let entries = self.entries(partition, Range { from, until: end, count, bytes: SCAN_BYTES }).await?;
             let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(found) };
             for entry in entries {
                 let mut records = own_timestamps(entry);

@@ -24,6 +24,44 @@ async fn a_read_begins_with_the_batch_that_holds_the_offset() {
     }
 }
 
+/// How often Redis was asked for entries.
+async fn ranges_asked(world: &World) -> usize {
+    let mut connection = world.redis.connection().await;
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.expect("it is up");
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_xrange:")).unwrap_or("calls=0,");
+    let calls = line.split_once("calls=").and_then(|(_, rest)| rest.split_once(',')).expect("a count").0;
+    calls.parse().expect("a number")
+}
+
+#[tokio::test]
+async fn what_a_sequential_reader_asks_for_next_is_read_ahead_and_not_read_again() {
+    for layout in LAYOUTS {
+        let world = thousand(layout).await;
+        let first = world.read(0, 20_000).await;
+        let second = world.read(first.last().expect("there are some").last_offset + 1, 20_000).await;
+        assert!(world.log.partition(&world.id).view.lock().ahead.is_some());
+        let asked = ranges_asked(&world).await;
+        let third = world.read(second.last().expect("there are some").last_offset + 1, 20_000).await;
+        assert!(ranges_asked(&world).await <= asked + 1, "what comes after it is asked for, not it");
+        let offsets: Vec<i64> = [first, second, third].iter().flatten().flat_map(got).map(|got| got.offset).collect();
+        assert_eq!(offsets, (0..i64::try_from(offsets.len()).expect("few")).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_is_not_given_out_once_it_was_deleted() {
+    for layout in LAYOUTS {
+        let world = thousand(layout).await;
+        let first = world.read(0, 20_000).await;
+        let second = world.read(first.last().expect("there are some").last_offset + 1, 20_000).await;
+        let next = second.last().expect("there are some").last_offset + 1;
+        assert!(world.log.partition(&world.id).view.lock().ahead.is_some());
+        world.log.delete_records(&world.id, 900).await.expect("Redis is up");
+        let read = world.read(next, 20_000).await;
+        assert_eq!(read.first().map(|batch| batch.last_offset >= 900), Some(true));
+    }
+}
+
 #[tokio::test]
 async fn a_read_keeps_to_its_bytes_and_the_next_goes_on() {
     for layout in LAYOUTS {
