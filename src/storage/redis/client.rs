@@ -48,6 +48,8 @@ pub struct Options {
 /// One life of the shared connection.
 struct Link {
     connection: Connection,
+    /// What others publish comes on a connection of its own, since Redis allows one that is subscribed less unread output.
+    news: Connection,
     generation: u64,
 }
 
@@ -198,20 +200,22 @@ impl Client {
 
     async fn establish(&self) -> Result<(), RedisError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        let (changes, current) = (self.changes.clone(), self.current.clone());
-        let connection = Connection::open(&self.info, self.connection_options(), move |event| match event {
-            Event::Push(push) => changes.take_push(push),
-            Event::Closed => current.give_up(generation),
-        })
-        .await?;
+        let open = || {
+            let (changes, current) = (self.changes.clone(), self.current.clone());
+            Connection::open(&self.info, self.connection_options(), move |event| match event {
+                Event::Push(push) => changes.take_push(push),
+                Event::Closed => current.give_up(generation),
+            })
+        };
+        let (connection, news) = (open().await?, open().await?);
         scripts::load(&connection).await?;
         for channel in self.options.keyspace.channels() {
-            connection.subscribe(&channel).await?;
+            news.subscribe(&channel).await?;
         }
         let told = connection.command(&durability::info_command()).await?;
         let life = durability::life(&durability::fields(&redis::from_redis_value::<String>(told)?));
         self.life.store(Arc::new(life));
-        self.current.take(Link { connection, generation });
+        self.current.take(Link { connection, news, generation });
         self.changes.reset();
         Ok(())
     }
@@ -220,12 +224,19 @@ impl Client {
     pub async fn supervise(self: Arc<Self>, stopping: CancellationToken) {
         const FIRST_PAUSE: Duration = Duration::from_millis(20);
         const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+        /// Nothing else tells that a connection on which nothing is sent has died.
+        const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.current.lost.notified() => {}
+                () = tokio::time::sleep(BETWEEN_LOOKS) => {}
             }
-            if self.current.link.load().is_some() {
+            if let Some(link) = self.current.link.load_full() {
+                let looked = stopping.run_until_cancelled(link.news.command(&redis::cmd("PING"))).await;
+                if looked.is_some_and(|answer| answer.is_err()) {
+                    self.current.give_up(link.generation);
+                }
                 continue;
             }
             warn!("Redis is lost");
