@@ -1,5 +1,5 @@
 //! The broker's own connection to Redis: pipelined, RESP3, without a copy of large arguments between the request and the
-//! socket (docs/adr/0030). The crate `redis` makes the commands and knows the types; this part moves the bytes.
+//! socket (docs/adr/0009). The crate `redis` makes the commands and knows the types; this part moves the bytes.
 //!
 //! One task owns the socket. It writes what waits in as few calls as the socket takes, in the order of
 //! [`Connection::send`], and hands out the replies in the same order. When it ends, every request is told whether a part of
