@@ -1,9 +1,10 @@
 //! One partition: what is known of it, its appends one at a time, and who waits for it.
 
+mod high_watermark;
+
 use std::{
     ops::Deref,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use tracing::{debug, warn};
 use super::{
     AppendError, AppendedAt, Shared,
     config::LogConfig,
-    durability::{Acks, Durability, Life, Promise, Reply, Unkept},
+    durability::{Acks, Life, Promise, Reply, Unkept},
     queue::{Entry, Queue},
     store::{Append, AppendOutcome, Claim, LogState, Read, StoreError, StoredBatch},
     tail::Key,
@@ -198,122 +199,6 @@ impl Partition {
         if changed {
             inner.waiters.wake();
         }
-        Ok(())
-    }
-
-    fn promised(&self) -> Promise {
-        (self.shared.options.dial.promised)(&self.id)
-    }
-
-    fn durability(&self) -> &dyn Durability {
-        &*self.shared.options.dial.durability
-    }
-
-    /// The life that the storage's next answer comes from, where its answer is not all that is promised.
-    fn waited_for(&self, promise: Promise) -> Option<Life> {
-        (!self.durability().holds_at_once(promise)).then(|| self.durability().life())
-    }
-
-    /// The end of the log was learnt from the storage in `life`: consumers see it at once, or as soon as the promise holds.
-    fn learn_end(self: &Arc<Self>, inner: &mut Inner, promise: Promise, life: Option<Life>) {
-        let Some(state) = &inner.state else { return };
-        let end = state.next_offset;
-        inner.life = life;
-        if inner.life.is_none() && self.durability().holds_at_once(promise) {
-            inner.raise(end);
-            if !inner.acks.is_empty() {
-                // They were promised more than the storage's answer, which may have been another storage's.
-                inner.acks.release(end, &self.durability().life());
-                inner.acks.fail(&AppendError::Store(StoreError::OutcomeUnknown(Unkept::OtherLife.to_string())));
-            }
-        } else {
-            // What was promised under another setting, or of a storage that is only now known, is waited for all the same.
-            inner.life.get_or_insert_with(|| self.durability().life());
-            self.follow(inner);
-        }
-    }
-
-    /// Sees to it that the high watermark reaches the end of the log.
-    fn follow(self: &Arc<Self>, inner: &mut Inner) {
-        if !inner.following && inner.is_behind() && !self.shared.tasks.stopping().is_cancelled() {
-            inner.following = true;
-            let partition = self.clone();
-            self.shared.tasks.spawn("durability", async move { partition.raise_until_level().await });
-        }
-    }
-
-    /// Waits for the promise again and again until it holds up to the end of the log.
-    async fn raise_until_level(self: Arc<Self>) {
-        /// What is answered at once, as a refused connection is, is not asked again at once.
-        const PAUSE: Duration = Duration::from_millis(100);
-        let stopping = self.shared.tasks.stopping().clone();
-        let following = Following(&self);
-        loop {
-            let (end, life) = {
-                let mut inner = self.inner.lock();
-                inner.acks.forget_abandoned();
-                match (&inner.state, &inner.life) {
-                    (Some(state), Some(life)) if inner.is_behind() => (state.next_offset, life.clone()),
-                    _ => {
-                        inner.following = false;
-                        std::mem::forget(following);
-                        return;
-                    }
-                }
-            };
-            let barrier = self.durability().barrier(self.promised(), &life);
-            let Some(held) = stopping.run_until_cancelled(barrier).await else { return };
-            match held {
-                Ok(()) => self.take_barrier(end, &life),
-                Err(unkept) => {
-                    debug!(partition = %self.id, %unkept, "what is promised does not hold yet");
-                    self.take_failed_barrier(&unkept);
-                    tokio::select! {
-                        () = stopping.cancelled() => return,
-                        () = tokio::time::sleep(PAUSE) => {}
-                    }
-                    if unkept == Unkept::OtherLife {
-                        // Fails where the storage does; then it is tried again.
-                        let _ = self.load().await;
-                    }
-                }
-            }
-        }
-    }
-
-    fn take_barrier(&self, end: i64, life: &Life) {
-        let mut inner = self.inner.lock();
-        if inner.life.as_ref() == Some(life) {
-            inner.raise(end);
-            inner.acks.release(end, life);
-            inner.waiters.wake();
-        }
-    }
-
-    fn take_failed_barrier(&self, unkept: &Unkept) {
-        let mut inner = self.inner.lock();
-        match unkept {
-            Unkept::TooFewReplicas { .. } => inner.acks.fail(&AppendError::NotEnoughReplicasAfterAppend),
-            Unkept::OtherLife => {
-                let lost = StoreError::OutcomeUnknown(unkept.to_string());
-                inner.acks.fail(&AppendError::Store(lost));
-                inner.doubts += 1;
-            }
-            // It may still hold in time; who can't wait gives up by themselves.
-            Unkept::Impossible(_) | Unkept::NotYet(_) => {}
-        }
-    }
-
-    /// Where nothing is known of what consumers have seen, they see nothing before the promise holds for all that is there.
-    async fn find_high_watermark(self: &Arc<Self>) -> Result<(), StoreError> {
-        let (end, life) = {
-            let inner = self.inner.lock();
-            let Some(state) = &inner.state else { return Err(StoreError::NoSuchPartition) };
-            (state.next_offset, inner.life.clone().unwrap_or_else(|| self.durability().life()))
-        };
-        let held = self.durability().barrier(self.promised(), &life).await;
-        held.map_err(|unkept| StoreError::NotReady(unkept.to_string()))?;
-        self.take_barrier(end, &life);
         Ok(())
     }
 
@@ -671,33 +556,12 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The task that raises the high watermark; where it ends otherwise than level, the next change starts another.
-struct Following<'a>(&'a Partition);
-
-impl Drop for Following<'_> {
-    fn drop(&mut self) {
-        self.0.inner.lock().following = false;
-    }
-}
-
 impl Inner {
     fn view(&self) -> Option<LogView<'_>> {
         let state = self.state.as_ref()?;
         // What was removed, or lost, is not there to be seen.
         let high_watermark = self.high_watermark?.min(state.next_offset).max(state.log_start_offset);
         Some(LogView { state, high_watermark })
-    }
-
-    /// Whether consumers do not see all that is there yet.
-    fn is_behind(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| self.high_watermark.is_none_or(|end| end < state.next_offset))
-    }
-
-    /// What is promised holds for all below `end`.
-    fn raise(&mut self, end: i64) {
-        let Some(state) = &self.state else { return };
-        let reached = self.high_watermark.map_or(end, |known| known.max(end)).min(state.next_offset);
-        self.high_watermark = Some(reached);
     }
 
     fn is_doubtful(&self) -> bool {

@@ -1,11 +1,10 @@
-//! The connections to Redis: one shared, pipelined connection for writes and small reads, watched and renewed here, and
-//! a pool of exclusive ones for long reads.
+//! The connections to Redis: one shared, pipelined connection for writes and small reads, watched and renewed here; others
+//! for long reads; a pool of exclusive ones for administration.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
+    changes::Changes,
     connection::{self, Connection, Event, Failure, Request},
     durability,
-    keys::{Keyspace, STREAMS_CHANNEL},
+    keys::Keyspace,
+    readers::Readers,
     scripts,
 };
 use crate::{
@@ -86,27 +87,6 @@ impl Current {
                 self.metrics.connections_lost.inc();
                 self.lost.notify_one();
             }
-        }
-    }
-}
-
-/// Connections for long reads, made when they are first needed.
-struct Readers {
-    slots: Vec<tokio::sync::Mutex<Option<Arc<Connection>>>>,
-    next: AtomicUsize,
-}
-
-impl Readers {
-    fn new(count: usize) -> Self {
-        Self { slots: std::iter::repeat_with(Default::default).take(count.max(1)).collect(), next: AtomicUsize::new(0) }
-    }
-
-    async fn take(&self, info: &ConnectionInfo, options: connection::Options) -> Result<Arc<Connection>, RedisError> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
-        let mut slot = self.slots[turn].lock().await;
-        match &*slot {
-            Some(connection) if !connection.is_closed() => Ok(connection.clone()),
-            _ => Ok(slot.insert(Arc::new(Connection::open(info, options, |_| {}).await?)).clone()),
         }
     }
 }
@@ -458,57 +438,4 @@ pub fn store_error(error: &RedisError) -> StoreError {
 /// code in quotes.
 fn is_out_of_memory(text: &str) -> bool {
     text.contains("OOM ") || text.contains("-OOM") || text.contains("\"OOM\"")
-}
-
-/// The keys that others changed, coalesced until somebody takes them.
-#[derive(Default)]
-pub struct Changes {
-    pending: Mutex<Pending>,
-    notify: Notify,
-}
-
-/// What has changed since the last time.
-#[derive(Debug, Default)]
-pub struct Pending {
-    /// Names of changed keys; what is not UTF-8 is none of ours.
-    pub keys: HashSet<String>,
-    /// Changes may have been missed (a new connection): everything may have changed.
-    pub everything: bool,
-}
-
-impl Changes {
-    /// Waits for changes and takes them. Cancel-safe.
-    pub async fn next(&self) -> Pending {
-        loop {
-            let notified = self.notify.notified();
-            let taken = std::mem::take(&mut *self.pending.lock());
-            if taken.everything || !taken.keys.is_empty() {
-                return taken;
-            }
-            notified.await;
-        }
-    }
-
-    fn reset(&self) {
-        let mut pending = self.pending.lock();
-        pending.keys.clear();
-        pending.everything = true;
-        drop(pending);
-        self.notify.notify_one();
-    }
-
-    /// `message`, the channel, what was published on it.
-    fn take_push(&self, push: Vec<Value>) {
-        let Ok([_, Value::BulkString(channel), Value::BulkString(message)]) = <[Value; 3]>::try_from(push) else {
-            return;
-        };
-        let key = if channel == STREAMS_CHANNEL.as_bytes() { message } else { channel };
-        let Ok(key) = String::from_utf8(key) else { return };
-        let mut pending = self.pending.lock();
-        if !pending.everything {
-            pending.keys.insert(key);
-        }
-        drop(pending);
-        self.notify.notify_one();
-    }
 }

@@ -1,6 +1,7 @@
 //! The ports of `log`, `topics` and `coordinator` on Redis.
 
 pub mod catalog;
+pub mod changes;
 pub mod client;
 mod connection;
 pub mod durability;
@@ -9,6 +10,7 @@ pub mod groups;
 pub mod keys;
 pub mod log;
 pub mod producer_ids;
+mod readers;
 pub mod registry;
 mod scripts;
 pub mod server;
