@@ -52,7 +52,7 @@ fn send(address: SocketAddr, producer: i64, first: u64, count: u64, acks: i16) -
 /// Strikes again and again while an idempotent producer writes with acks=all, then compares what is there with what was
 /// acknowledged.
 fn nothing_is_lost(address: SocketAddr, strikes: u32, progress: u64, mut strike: impl FnMut(u32)) {
-    let producer = new_producer(address);
+    let producer = new_producer(&mut Connection::to(address));
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let writer = thread::spawn({
@@ -126,7 +126,8 @@ fn replicated(program: &str) -> (Redis, Redis, Broker) {
 
 fn a_paused_replica_holds_up_acks_all_alone(program: &str) {
     let (_master, replica, broker) = replicated(program);
-    let (safe, fast) = (new_producer(broker.address), new_producer(broker.address));
+    let (safe, fast) =
+        (new_producer(&mut Connection::to(broker.address)), new_producer(&mut Connection::to(broker.address)));
     assert_eq!(send(broker.address, safe, 0, 3, -1), Ok(0));
     assert_eq!(high_watermark(broker.address), 3);
     replica.signal("STOP");
@@ -155,7 +156,8 @@ fn while_the_replica_is_paused_acks_all_errs_acks_1_goes_on_and_nothing_is_doubl
 #[test]
 fn without_the_replica_acks_all_is_refused_before_the_append_and_a_restarted_broker_still_takes_acks_1() {
     let (master, mut replica, mut broker) = replicated(OLD);
-    let (safe, fast) = (new_producer(broker.address), new_producer(broker.address));
+    let (safe, fast) =
+        (new_producer(&mut Connection::to(broker.address)), new_producer(&mut Connection::to(broker.address)));
     assert_eq!(send(broker.address, safe, 0, 1, -1), Ok(0));
     replica.kill();
     assert!(eventually(|| send(broker.address, safe, 1, 1, -1) == Err(Some(ResponseError::NotEnoughReplicas))));
@@ -192,7 +194,7 @@ fn a_level_that_redis_can_t_keep_is_refused_with_the_remedy_and_taken_once_it_ca
     redis.config("appendfsync", "always");
     redis.config("appendonly", "yes");
     assert!(eventually(|| try_create_topic(broker.address, &[("weir.durability", "fsync")]).is_ok()));
-    let producer = new_producer(broker.address);
+    let producer = new_producer(&mut Connection::to(broker.address));
     assert_eq!(send(broker.address, producer, 0, 1, -1), Ok(0));
     // What it kept it does not keep any more.
     redis.config("appendfsync", "no");

@@ -15,7 +15,7 @@ use std::{
 };
 
 use support::{
-    PATIENCE, Weir,
+    Connection, PATIENCE, Weir,
     ledger::{create_topic, new_producer, read_all, write_until},
 };
 
@@ -43,7 +43,7 @@ fn nothing_is_lost(layout: &'static str, mut strike: impl FnMut(&mut Weir)) {
     const STRIKES: u64 = 5;
     let mut weir = Weir::start(&[]);
     create_topic(weir.address, &[("weir.layout", layout)]);
-    let producer_id = new_producer(weir.address);
+    let producer_id = new_producer(&mut Connection::to(weir.address));
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let writer = thread::spawn({

@@ -68,7 +68,7 @@ fn is_tried_again(error: ResponseError) -> bool {
 
 /// Breaks Redis, sees that a produce is refused so that it is tried again, mends Redis, and sees that the same producer goes on.
 fn refused_until_mended(redis: &Redis, broker: &Broker, state: &str, break_it: impl FnOnce(), mend_it: impl FnOnce()) {
-    let producer = new_producer(broker.address);
+    let producer = new_producer(&mut Connection::to(broker.address));
     let base = produce(broker.address, producer, 0).unwrap_or_else(|error| panic!("before {state}: {error:?}"));
     break_it();
     let mut told = None;
@@ -207,7 +207,7 @@ fn while_redis_loads_its_data_clients_try_again() {
         pipeline.set(format!("other:{key}"), key).ignore();
     }
     pipeline.exec(&mut redis.connection()).expect("written");
-    let producer = new_producer(broker.address);
+    let producer = new_producer(&mut Connection::to(broker.address));
     assert_eq!(produce(broker.address, producer, 0), Ok(0));
     redis.kill();
     redis.start_again_with(&["--key-load-delay", "500"]);
@@ -232,7 +232,7 @@ fn whatever_the_link_does_nothing_is_lost_or_doubled() {
     let proxy = Proxy::to(redis.port);
     let broker = Broker::start(&[&["--redis-url", &proxy.url()][..], &SHORT].concat()).expect("a broker");
     create_topic(broker.address, &[]);
-    let producer = new_producer(broker.address);
+    let producer = new_producer(&mut Connection::to(broker.address));
     let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let writer = thread::spawn({
         let (stop, acknowledged, address) = (stop.clone(), acknowledged.clone(), broker.address);

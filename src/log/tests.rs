@@ -86,6 +86,12 @@ impl World {
     fn counts(&self) -> Counts {
         *self.store.counts.lock()
     }
+
+    async fn until_an_append_is_under_way(&self) {
+        while self.counts().appends == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 fn soon() -> Instant {
@@ -160,9 +166,7 @@ async fn a_batch_that_was_not_sent_in_time_is_taken_back_and_one_that_was_is_not
     let world = world().await;
     let gate = world.store.hold_appends();
     let first = world.send(0, batch(1, 10)).await;
-    while world.counts().appends == 0 {
-        tokio::task::yield_now().await;
-    }
+    world.until_an_append_is_under_way().await;
     let second = world.send(0, batch(1, 10)).await;
     let deadline = Instant::now() + Duration::from_millis(100);
     assert_eq!(first.outcome(deadline).await, Err(AppendError::NotAnsweredInTime));
@@ -401,9 +405,7 @@ async fn an_append_that_ends_by_a_panic_does_not_block_the_partition() {
     let world = world().await;
     let gate = world.store.hold_appends();
     let first = world.send(0, batch(1, 10)).await;
-    while world.counts().appends == 0 {
-        tokio::task::yield_now().await;
-    }
+    world.until_an_append_is_under_way().await;
     let second = world.send(0, batch(1, 10)).await;
     gate.close();
     assert_eq!(first.outcome(soon()).await, Err(AppendError::Abandoned));
@@ -417,9 +419,7 @@ async fn a_deleted_topic_answers_those_who_wait_for_it() {
     let world = world().await;
     let gate = world.store.hold_appends();
     let _first = world.send(0, batch(1, 10)).await;
-    while world.counts().appends == 0 {
-        tokio::task::yield_now().await;
-    }
+    world.until_an_append_is_under_way().await;
     let second = world.send(0, batch(1, 10)).await;
     let partition = world.partition(0);
     let fetch = world.log.fetch(vec![world.wanted(0, 0)], limits(1, 60_000));

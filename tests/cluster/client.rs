@@ -6,33 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+pub(crate) use crate::support::ledger::{
+    TOPIC, batch, fetch_request, new_producer, partition_produce_request as produce_request, topic,
+};
+use crate::support::{Connection, encoded, ledger::read_on};
 use kafka_protocol::{
     ResponseError,
     messages::{
-        ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
-        FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-        ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, TopicName,
+        ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchResponse, FindCoordinatorRequest,
+        FindCoordinatorResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
+        ProduceRequest, ProduceResponse, TopicName,
         create_topics_request::CreatableTopic,
-        fetch_request::{FetchPartition, FetchTopic},
         list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
         metadata_request::MetadataRequestTopic,
-        produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes},
 };
-use weir::protocol::records::{BatchBuilder, BatchOptions, Batches, NewRecord, ProducerStamp};
-
-use crate::support::{Connection, encoded};
-
-pub(crate) const TOPIC: &str = "ledger";
 
 pub(crate) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
-}
-
-pub(crate) fn topic() -> TopicName {
-    TopicName(text(TOPIC))
 }
 
 pub(crate) fn create_topic(broker: &mut Connection, partitions: i32) {
@@ -92,46 +84,6 @@ pub(crate) fn find_coordinator(address: SocketAddr, group: &str) -> Option<(i32,
     Some((found.node_id.0, format!("{}:{}", found.host, found.port).parse().ok()?))
 }
 
-/// Records `first..first + count`, each with its number as its value.
-pub(crate) fn batch(producer_id: i64, first: u64, count: u64) -> Bytes {
-    let base_sequence = i32::try_from(first).expect("a short test");
-    let producer = (producer_id >= 0).then_some(ProducerStamp { producer_id, producer_epoch: 0, base_sequence });
-    let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
-    for number in first..first + count {
-        let value = number.to_string();
-        let record = NewRecord {
-            offset: i64::try_from(number - first).expect("small"),
-            timestamp: 1_700_000_000_000,
-            key: Some(b"k".as_slice()),
-            value: Some(value.as_bytes()),
-            headers: std::iter::empty::<(&[u8], Option<&[u8]>)>(),
-        };
-        builder.push(record).expect("a legal record");
-    }
-    builder.finish().expect("a legal batch")
-}
-
-pub(crate) fn produce_request(partition: i32, records: Bytes) -> ProduceRequest {
-    let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
-    let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
-    ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![topic])
-}
-
-pub(crate) fn fetch_request(partition: i32, offset: i64, leader_epoch: i32) -> FetchRequest {
-    let partition = FetchPartition::default()
-        .with_partition(partition)
-        .with_fetch_offset(offset)
-        .with_current_leader_epoch(leader_epoch)
-        .with_partition_max_bytes(1 << 20);
-    FetchRequest::default()
-        .with_replica_id((-1).into())
-        .with_max_wait_ms(100)
-        .with_min_bytes(1)
-        .with_max_bytes(8 << 20)
-        .with_session_epoch(-1)
-        .with_topics(vec![FetchTopic::default().with_topic(topic()).with_partitions(vec![partition])])
-}
-
 /// The end of a partition's log as one broker tells it, or its error.
 pub(crate) fn end_of_log(broker: &mut Connection, partition: i32) -> Result<i64, i16> {
     let partition = ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(-1);
@@ -140,17 +92,6 @@ pub(crate) fn end_of_log(broker: &mut Connection, partition: i32) -> Result<i64,
     let answer: ListOffsetsResponse = broker.call(ApiKey::ListOffsets as i16, 7, &request);
     let told = &answer.topics[0].partitions[0];
     if told.error_code == 0 { Ok(told.offset) } else { Err(told.error_code) }
-}
-
-pub(crate) fn new_producer(broker: &mut Connection) -> i64 {
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(None)
-        .with_transaction_timeout_ms(1_000)
-        .with_producer_id((-1).into())
-        .with_producer_epoch(-1);
-    let answer: InitProducerIdResponse = broker.call(ApiKey::InitProducerId as i16, 4, &request);
-    assert_eq!(answer.error_code, 0);
-    answer.producer_id.0
 }
 
 /// Errors after which a client looks for the leader and tries again.
@@ -242,21 +183,7 @@ pub(crate) fn read_all(addresses: &[SocketAddr], partition: i32) -> Vec<u64> {
             continue;
         }
         let before = offset;
-        for batch in Batches::new(got.records.clone().unwrap_or_default()) {
-            let batch = batch.expect("a whole batch");
-            let records = batch.records(64 << 20).expect("readable records");
-            for record in records.iter() {
-                let record = record.expect("a readable record");
-                let at = batch.header().base_offset + i64::from(record.offset_delta);
-                if at < offset {
-                    continue;
-                }
-                assert_eq!(at, offset, "offsets have no gaps");
-                let value = std::str::from_utf8(record.value.expect("a value")).expect("digits");
-                values.push(value.parse().expect("a number"));
-                offset += 1;
-            }
-        }
+        read_on(got.records.clone(), &mut offset, &mut values);
         if offset == before && offset >= got.high_watermark {
             return values;
         }

@@ -58,11 +58,11 @@ pub fn create_topic(address: SocketAddr, configs: &[(&'static str, &'static str)
     assert_eq!(try_create_topic(address, configs), Ok(()));
 }
 
-/// Records `first..first + count`, each with its number as its value.
+/// Records `first..first + count`, each with its number as its value; of nobody where the producer id is negative.
 pub fn batch(producer_id: i64, first: u64, count: u64) -> Bytes {
-    let producer =
-        ProducerStamp { producer_id, producer_epoch: 0, base_sequence: i32::try_from(first).expect("a short test") };
-    let mut builder = BatchBuilder::new(BatchOptions { producer: Some(producer), ..BatchOptions::default() });
+    let base_sequence = i32::try_from(first).expect("a short test");
+    let producer = (producer_id >= 0).then_some(ProducerStamp { producer_id, producer_epoch: 0, base_sequence });
+    let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
     for number in first..first + count {
         let value = number.to_string();
         builder
@@ -88,11 +88,28 @@ pub fn batch_of(value: &[u8]) -> Bytes {
 }
 
 pub fn produce_request(records: Bytes) -> ProduceRequest {
-    ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![
-        TopicProduceData::default()
-            .with_name(topic())
-            .with_partition_data(vec![PartitionProduceData::default().with_index(0).with_records(Some(records))]),
-    ])
+    partition_produce_request(0, records)
+}
+
+pub fn partition_produce_request(partition: i32, records: Bytes) -> ProduceRequest {
+    let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
+    let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
+    ProduceRequest::default().with_acks(-1).with_timeout_ms(5_000).with_topic_data(vec![topic])
+}
+
+pub fn fetch_request(partition: i32, offset: i64, leader_epoch: i32) -> FetchRequest {
+    let partition = FetchPartition::default()
+        .with_partition(partition)
+        .with_fetch_offset(offset)
+        .with_current_leader_epoch(leader_epoch)
+        .with_partition_max_bytes(1 << 20);
+    FetchRequest::default()
+        .with_replica_id((-1).into())
+        .with_max_wait_ms(100)
+        .with_min_bytes(1)
+        .with_max_bytes(8 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![FetchTopic::default().with_topic(topic()).with_partitions(vec![partition])])
 }
 
 /// One attempt; `None` when the connection failed.
@@ -139,19 +156,7 @@ pub fn read_all(address: SocketAddr) -> Vec<u64> {
     let mut values = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let partition = FetchPartition::default()
-            .with_partition(0)
-            .with_fetch_offset(offset)
-            .with_current_leader_epoch(-1)
-            .with_partition_max_bytes(1 << 20);
-        let request = FetchRequest::default()
-            .with_replica_id((-1).into())
-            .with_max_wait_ms(100)
-            .with_min_bytes(1)
-            .with_max_bytes(8 << 20)
-            .with_session_epoch(-1)
-            .with_topics(vec![FetchTopic::default().with_topic(topic()).with_partitions(vec![partition])]);
-        let answer: FetchResponse = connection.call(ApiKey::Fetch as i16, 12, &request);
+        let answer: FetchResponse = connection.call(ApiKey::Fetch as i16, 12, &fetch_request(0, offset, -1));
         let got = &answer.responses[0].partitions[0];
         if got.error_code == ResponseError::KafkaStorageError.code() && Instant::now() < deadline {
             // The strike may have been the last thing that happened.
@@ -159,34 +164,39 @@ pub fn read_all(address: SocketAddr) -> Vec<u64> {
         }
         assert_eq!(got.error_code, 0);
         let before = offset;
-        for batch in Batches::new(got.records.clone().unwrap_or_default()) {
-            let batch = batch.expect("a whole batch");
-            let records = batch.records(64 << 20).expect("readable records");
-            for record in records.iter() {
-                let record = record.expect("a readable record");
-                let at = batch.header().base_offset + i64::from(record.offset_delta);
-                if at < offset {
-                    continue;
-                }
-                assert_eq!(at, offset, "offsets have no gaps");
-                let text = std::str::from_utf8(record.value.expect("a value")).expect("digits");
-                values.push(text.parse().expect("a number"));
-                offset += 1;
-            }
-        }
+        read_on(got.records.clone(), &mut offset, &mut values);
         if offset == before && offset >= got.high_watermark {
             return values;
         }
     }
 }
 
-pub fn new_producer(address: SocketAddr) -> i64 {
+/// Takes the values of the records from `offset` on, which must have no gap.
+pub fn read_on(records: Option<Bytes>, offset: &mut i64, values: &mut Vec<u64>) {
+    for batch in Batches::new(records.unwrap_or_default()) {
+        let batch = batch.expect("a whole batch");
+        let records = batch.records(64 << 20).expect("readable records");
+        for record in records.iter() {
+            let record = record.expect("a readable record");
+            let at = batch.header().base_offset + i64::from(record.offset_delta);
+            if at < *offset {
+                continue;
+            }
+            assert_eq!(at, *offset, "offsets have no gaps");
+            let text = std::str::from_utf8(record.value.expect("a value")).expect("digits");
+            values.push(text.parse().expect("a number"));
+            *offset += 1;
+        }
+    }
+}
+
+pub fn new_producer(broker: &mut Connection) -> i64 {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_transaction_timeout_ms(1_000)
         .with_producer_id((-1).into())
         .with_producer_epoch(-1);
-    let answer: InitProducerIdResponse = Connection::to(address).call(ApiKey::InitProducerId as i16, 4, &request);
+    let answer: InitProducerIdResponse = broker.call(ApiKey::InitProducerId as i16, 4, &request);
     assert_eq!(answer.error_code, 0);
     answer.producer_id.0
 }

@@ -136,9 +136,7 @@ async fn what_another_life_of_the_storage_promises_answers_no_append_of_this_one
     assert_eq!(world.high_watermark().await, 0);
     gated.answer(None);
     let pending = world.send_asking(Answer::WhenPromised).await;
-    while world.counts().appends == 0 {
-        tokio::task::yield_now().await;
-    }
+    world.until_an_append_is_under_way().await;
     *gated.life.lock() = Life::new("second");
     gated.answer(Some(Ok(())));
     let answer = pending.outcome(soon()).await;

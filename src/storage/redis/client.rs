@@ -244,10 +244,8 @@ impl Client {
     }
 
     fn link(&self) -> Result<Arc<Link>, StoreError> {
-        self.current.link.load_full().ok_or_else(|| {
-            self.current.metrics.failed(failure_kind(&StoreError::NotSent(String::new())));
-            StoreError::NotSent("no connection to Redis".to_owned())
-        })
+        let link = self.current.link.load_full();
+        link.ok_or_else(|| self.failure(Failure::NotSent("no connection to Redis".to_owned())))
     }
 
     /// Sends one command on the shared connection.
@@ -337,11 +335,11 @@ impl Client {
     pub(super) async fn read_long(self: Arc<Self>, command: Cmd, bytes: usize) -> Result<Bytes, StoreError> {
         /// More is only allotted as it arrives.
         const MOST_EXPECTED: usize = 2 << 20;
-        let connection = self.readers.take(&self.info, self.connection_options()).await.map_err(|error| {
-            let error = StoreError::NotSent(error.to_string());
-            self.current.metrics.failed(failure_kind(&error));
-            error
-        })?;
+        let connection = self
+            .readers
+            .take(&self.info, self.connection_options())
+            .await
+            .map_err(|error| self.failure(Failure::NotSent(error.to_string())))?;
         let answer = connection.send_raw(Request::raw(&command, bytes.min(MOST_EXPECTED))).await;
         let answer = answer.map_err(|failure| {
             connection.give_up();
@@ -358,11 +356,7 @@ impl Client {
 
     /// An exclusive connection, for administration that must not delay the shared one.
     pub async fn exclusive(&self) -> Result<deadpool_redis::Connection, StoreError> {
-        self.pool.get().await.map_err(|error| {
-            let error = StoreError::NotSent(error.to_string());
-            self.current.metrics.failed(failure_kind(&error));
-            error
-        })
+        self.pool.get().await.map_err(|error| self.failure(Failure::NotSent(error.to_string())))
     }
 
     fn failed(&self, error: &RedisError) -> StoreError {
