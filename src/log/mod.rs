@@ -1,5 +1,6 @@
 //! A partition as Kafka sees it: append, fetch plan, retention, waiters, tail cache; and the port to its storage.
 
+pub mod archive;
 pub mod config;
 pub mod durability;
 mod fetch;

@@ -1,0 +1,105 @@
+//! What the log needs of its cold tier: a written contract, implemented by `storage` where the feature `archive` is built.
+//!
+//! The archive holds a prefix of each partition: every record from its start up to its end. Several brokers may call it for one
+//! partition at once; it decides atomically.
+
+use async_trait::async_trait;
+
+use super::store::{Read, StoredBatch, TimestampedOffset};
+use crate::model::{PartitionId, TopicId, TopicName};
+
+/// Why the archive did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ArchiveError {
+    /// Worth another try: it can't be reached, is slow, or failed inside.
+    #[error("the archive can't be reached: {0}")]
+    Unavailable(String),
+    /// Only the operator can mend it: credentials, permissions, a bucket that is not there.
+    #[error("the archive refuses: {0}")]
+    Refused(String),
+    /// Another copy of this partition was committed meanwhile, or this one already.
+    #[error("the archive already ends at offset {end_offset}")]
+    Overtaken { end_offset: i64 },
+    /// What is stored for these offsets (`end_offset` exclusive) can't be read; the rest can.
+    #[error("the archive's copy of the offsets {start_offset} to {end_offset} is damaged: {text}")]
+    Damaged { start_offset: i64, end_offset: i64, text: String },
+}
+
+/// What the archive has of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColdBounds {
+    /// The first offset that is there.
+    pub start_offset: i64,
+    /// The offset after the last one that is there; what is copied next begins with it.
+    pub end_offset: i64,
+    /// The largest record timestamp, -1 while there is none.
+    pub max_timestamp: i64,
+    /// Bytes at rest.
+    pub size_bytes: u64,
+}
+
+#[async_trait]
+pub trait Archive: Send + Sync + 'static {
+    /// `None` while nothing of the partition is there.
+    async fn bounds(&self, partition: &PartitionId) -> Result<Option<ColdBounds>, ArchiveError>;
+
+    /// Begins a copy of what follows the archive's end: `from` is that end, or anything where nothing is there yet.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Overtaken`] when `from` is not the end.
+    async fn begin(&self, partition: &PartitionId, from: i64) -> Result<Box<dyn ColdCopy>, ArchiveError>;
+
+    /// As [`super::store::LogStore::read`], of the archive's part of the log. Sequential reads are read ahead and cached
+    /// within a bound.
+    async fn read(&self, partition: &PartitionId, read: Read) -> Result<Vec<StoredBatch>, ArchiveError>;
+
+    /// The first archived record at or after `start_offset` whose own timestamp is at least `timestamp`.
+    async fn find_timestamp(
+        &self,
+        partition: &PartitionId,
+        start_offset: i64,
+        timestamp: i64,
+    ) -> Result<Option<TimestampedOffset>, ArchiveError>;
+
+    /// The first archived record at or after `start_offset` that has the largest timestamp of these.
+    async fn find_max_timestamp(
+        &self,
+        partition: &PartitionId,
+        start_offset: i64,
+    ) -> Result<Option<TimestampedOffset>, ArchiveError>;
+
+    /// Of the whole log's oldest records, those that retention by time or size may remove: the offset up to which (exclusive)
+    /// records are older than `before_timestamp`, or lie beyond the newest `max_bytes` at rest. In steps of a file.
+    async fn expired(
+        &self,
+        partition: &PartitionId,
+        before_timestamp: Option<i64>,
+        max_bytes: Option<u64>,
+    ) -> Result<i64, ArchiveError>;
+
+    /// Removes what lies wholly below `before_offset`; a file that holds more stays, and is not read below it.
+    async fn delete_before(&self, partition: &PartitionId, before_offset: i64) -> Result<ColdBounds, ArchiveError>;
+
+    /// Removes the topic's table. Repeating it is harmless.
+    async fn delete_topic(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError>;
+
+    /// The table's upkeep: joins small files, writes a checkpoint, removes files that no version needs any more.
+    async fn tidy(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError>;
+}
+
+/// A copy under way. Dropped without a commit, it leaves nothing that a reader sees.
+#[async_trait]
+pub trait ColdCopy: Send {
+    /// Batches in order, the first one going on where the last call ended. They are copied whole.
+    async fn write(&mut self, batches: &[StoredBatch]) -> Result<(), ArchiveError>;
+
+    /// About the bytes at rest so far; the caller commits when a file is large enough.
+    fn size_bytes(&self) -> u64;
+
+    /// Makes all of it readable in one step.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Overtaken`] when the archive's end is not where this copy began any more, or a leader of a newer epoch has
+    /// committed.
+    async fn commit(self: Box<Self>, leader_epoch: i32) -> Result<ColdBounds, ArchiveError>;
+}
