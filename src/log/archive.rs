@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 
-use super::store::{Read, StoredBatch, TimestampedOffset};
+use super::store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset};
 use crate::model::{PartitionId, TopicId, TopicName};
 
 /// Why the archive did not do what it was asked.
@@ -43,14 +43,14 @@ pub trait Archive: Send + Sync + 'static {
     /// `None` while nothing of the partition is there.
     async fn bounds(&self, partition: &PartitionId) -> Result<Option<ColdBounds>, ArchiveError>;
 
-    /// Begins a copy of what follows the archive's end: `from` is that end, or anything where nothing is there yet.
+    /// Begins a copy of what follows the archive's end: `from` is that end, or where the copy begins if nothing is there yet.
     ///
     /// # Errors
     /// [`ArchiveError::Overtaken`] when `from` is not the end.
     async fn begin(&self, partition: &PartitionId, from: i64) -> Result<Box<dyn ColdCopy>, ArchiveError>;
 
     /// As [`super::store::LogStore::read`], of the archive's part of the log. Sequential reads are read ahead and cached
-    /// within a bound.
+    /// within a bound. Another process may have copied more: where by what is known here nothing is there, it looks again.
     async fn read(&self, partition: &PartitionId, read: Read) -> Result<Vec<StoredBatch>, ArchiveError>;
 
     /// The first archived record at or after `start_offset` whose own timestamp is at least `timestamp`.
@@ -90,7 +90,8 @@ pub trait Archive: Send + Sync + 'static {
 /// A copy under way. Dropped without a commit, it leaves nothing that a reader sees.
 #[async_trait]
 pub trait ColdCopy: Send {
-    /// Batches in order, the first one going on where the last call ended. They are copied whole.
+    /// Batches in order. They are copied whole. Offsets may be missing between them, also before the first: records that
+    /// somebody deleted. The archive then ends after the last batch, and reads go on behind the gap.
     async fn write(&mut self, batches: &[StoredBatch]) -> Result<(), ArchiveError>;
 
     /// About the bytes at rest so far; the caller commits when a file is large enough.
@@ -102,4 +103,60 @@ pub trait ColdCopy: Send {
     /// [`ArchiveError::Overtaken`] when the archive's end is not where this copy began any more, or a leader of a newer epoch has
     /// committed.
     async fn commit(self: Box<Self>, leader_epoch: i32) -> Result<ColdBounds, ArchiveError>;
+}
+
+/// What the storage notes of the archive's part of a partition, in one step with the log's own bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cold {
+    /// The start is the log's: what lies below it was removed, though a file that holds more may stay.
+    pub bounds: ColdBounds,
+    /// Retention removes nothing from the storage that is not archived.
+    pub holds_back: bool,
+}
+
+impl Cold {
+    /// Nothing of the log is there, or nothing any more.
+    pub fn is_empty(&self) -> bool {
+        self.bounds.start_offset >= self.bounds.end_offset
+    }
+}
+
+/// Where it is noted what the archive has: the storage, so that a broker with a stale view can't remove what is not archived.
+#[async_trait]
+pub trait ColdNotes: Send + Sync + 'static {
+    /// Replaces `expected` by `cold` where it is still what is noted and `leader_epoch` is the partition's; returns the state
+    /// after it, whatever it is. Other brokers hear of it.
+    ///
+    /// # Errors
+    /// [`StoreError::FencedLeader`] when a newer leader has claimed the partition.
+    async fn note_cold(
+        &self,
+        partition: &PartitionId,
+        expected: Option<Cold>,
+        cold: Option<Cold>,
+        leader_epoch: i32,
+    ) -> Result<LogState, StoreError>;
+
+    /// The topics that have, or may have, a table.
+    async fn tables(&self) -> Result<Vec<Table>, StoreError>;
+
+    /// Notes that a topic may have a table from now on, or that it is being removed; removes the note of one that is gone.
+    /// A table that is being removed stays so until it is gone.
+    async fn note_table(&self, table: &Table, change: TableChange) -> Result<(), StoreError>;
+}
+
+/// A topic that has a table in the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub topic: TopicName,
+    pub topic_id: TopicId,
+    /// Nothing is copied into it any more.
+    pub is_leaving: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableChange {
+    Begins,
+    Leaves,
+    Gone,
 }

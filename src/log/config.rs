@@ -2,7 +2,7 @@
 
 use crate::{
     log::durability::Promise,
-    log::store::{Layout, Retention},
+    log::store::{Hold, Layout, Retention},
     protocol::records::{Codec, TimestampType},
 };
 
@@ -43,6 +43,7 @@ impl LogConfig {
             before_timestamp: self.retention_ms.map(|kept| now_ms.saturating_sub(kept)),
             max_bytes: self.retention_bytes,
             max_records: self.retention_records,
+            hold: Hold::AsNoted,
         }
     }
 }
@@ -58,7 +59,8 @@ mod tests {
             LogConfig { retention_ms: Some(1_000), retention_bytes: Some(1), retention_records: Some(1), ..config() };
         let kept = LogConfig { delete: false, compact: true, ..limited.clone() };
         assert_eq!(kept.retention(5_000), Retention::default());
-        let removed = Retention { before_timestamp: Some(4_000), max_bytes: Some(1), max_records: Some(1) };
+        let removed =
+            Retention { before_timestamp: Some(4_000), max_bytes: Some(1), max_records: Some(1), hold: Hold::AsNoted };
         assert_eq!(limited.retention(5_000), removed);
     }
 }

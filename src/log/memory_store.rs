@@ -103,6 +103,7 @@ impl StoredLog {
 
     fn trim(&mut self, before_offset: i64) {
         self.state.log_start_offset = self.state.log_start_offset.max(before_offset);
+        self.state.local_start_offset = self.state.log_start_offset;
         self.batches.retain(|batch| batch.last_offset >= before_offset);
     }
 }
@@ -163,6 +164,7 @@ impl LogStore for MemoryStore {
         Ok(AppendOutcome {
             batches,
             log_start_offset: log.state.log_start_offset,
+            local_start_offset: log.state.local_start_offset,
             next_offset: log.state.next_offset,
             max_timestamp: log.state.max_timestamp,
             size_bytes: log.state.size_bytes,

@@ -471,6 +471,7 @@ impl Partition {
                 state.epoch_starts.push((state.leader_epoch, first.base_offset));
             }
             state.log_start_offset = outcome.log_start_offset;
+            state.local_start_offset = outcome.local_start_offset;
             state.next_offset = outcome.next_offset;
             state.max_timestamp = outcome.max_timestamp;
             state.size_bytes = outcome.size_bytes;

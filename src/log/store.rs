@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 
+use super::archive::Cold;
 use crate::{
     model::PartitionId,
     protocol::records::{Codec, PlacedBatch, TimestampType, ValidatedBatch},
@@ -69,13 +70,34 @@ pub struct Retention {
     pub max_bytes: Option<u64>,
     /// Keep at most about this many records (`weir.retention.records`).
     pub max_records: Option<u64>,
+    pub hold: Hold,
+}
+
+impl Retention {
+    pub fn has_limits(&self) -> bool {
+        self.before_timestamp.is_some() || self.max_bytes.is_some() || self.max_records.is_some()
+    }
+}
+
+/// What retention must leave alone, besides what was written since the last check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// What the storage has noted ([`Cold::holds_back`]).
+    #[default]
+    AsNoted,
+    /// What is not archived.
+    Unarchived,
+    /// Nothing: records may go that are nowhere else.
+    Nothing,
 }
 
 /// What the storage knows of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogState {
-    /// The first offset that can be read.
+    /// The first offset that can be read, be it from the archive.
     pub log_start_offset: i64,
+    /// The first offset that the storage itself has.
+    pub local_start_offset: i64,
     /// The offset of the next record; also the high watermark, and the last stable offset while there are no transactions.
     pub next_offset: i64,
     pub leader_epoch: i32,
@@ -83,8 +105,29 @@ pub struct LogState {
     pub epoch_starts: Vec<(i32, i64)>,
     /// The largest record timestamp so far, -1 while there is none.
     pub max_timestamp: i64,
-    /// Bytes of wire batches between the log start and the end, as DescribeLogDirs reports them.
+    /// Bytes of wire batches between the local start and the end, as DescribeLogDirs reports them.
     pub size_bytes: u64,
+    /// What is noted of the archive; none without a cold tier.
+    pub cold: Option<Cold>,
+}
+
+impl LogState {
+    /// Offsets below this are archived.
+    pub fn archived_end_offset(&self) -> i64 {
+        self.cold.map_or(self.log_start_offset, |cold| cold.bounds.end_offset)
+    }
+
+    /// About the bytes that are not archived yet: in proportion to their offsets.
+    pub fn unarchived_bytes(&self) -> u64 {
+        let there = self.next_offset.saturating_sub(self.local_start_offset);
+        let missing = self.next_offset.saturating_sub(self.archived_end_offset().max(self.local_start_offset));
+        match (u128::try_from(there), u128::try_from(missing)) {
+            (Ok(there @ 1..), Ok(missing)) => {
+                u64::try_from(u128::from(self.size_bytes) * missing / there).unwrap_or(u64::MAX)
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Who takes the lead of a partition.
@@ -149,6 +192,7 @@ pub struct AppendOutcome {
     /// One for each batch of the request, in order.
     pub batches: Vec<Result<Appended, AppendRefusal>>,
     pub log_start_offset: i64,
+    pub local_start_offset: i64,
     pub next_offset: i64,
     pub max_timestamp: i64,
     pub size_bytes: u64,
@@ -249,7 +293,7 @@ pub trait LogStore: Send + Sync + 'static {
     /// The first record that has the largest timestamp of all that are left; `None` for an empty log.
     async fn find_max_timestamp(&self, partition: &PartitionId) -> Result<Option<TimestampedOffset>, StoreError>;
 
-    /// Removes what is below `before_offset` (at most the next offset). Returns the new log start.
+    /// Removes what is below `before_offset` (at most the next offset), archived or not. Returns the new log start.
     async fn delete_records(&self, partition: &PartitionId, before_offset: i64) -> Result<i64, StoreError>;
 
     /// The periodic retention check: trims by `retention`, never past the end of the previous check, and remembers

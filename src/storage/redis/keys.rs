@@ -82,6 +82,11 @@ impl Keyspace {
         self.catalog("changes")
     }
 
+    /// Topics that have a table in the archive.
+    pub fn tables(&self) -> String {
+        self.catalog("tables")
+    }
+
     pub fn catalog_version(&self) -> String {
         self.catalog("version")
     }

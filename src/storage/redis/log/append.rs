@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{
     Options, Partition, RedisLog, Writer,
-    core::{Core, EntryId},
+    core::{Core, EntryId, log_start},
     entries::Entries,
     functions::{self, Answer, Keys, call},
     plan::{Basis, MOST_BATCHES, Plan, mark_interval},
@@ -58,9 +58,11 @@ impl RedisLog {
             None => self.known_core(partition).await?,
         };
         let core = self.trim_as_written(partition, &mut writer, &append, core).await;
+        let cold = partition.view.lock().cold;
         Ok(AppendOutcome {
             batches: answers.into_iter().flatten().collect(),
-            log_start_offset: core.log_start,
+            log_start_offset: log_start(&core, cold.as_ref()),
+            local_start_offset: core.log_start,
             next_offset: core.next_offset,
             max_timestamp: core.max_timestamp,
             size_bytes: core.size_bytes(),

@@ -4,7 +4,10 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use crate::model::TopicId;
+use crate::{
+    log::archive::{Cold, ColdBounds},
+    model::TopicId,
+};
 
 /// The ID of a stream entry: running maximum timestamp and offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,7 +144,40 @@ impl fmt::Display for Core {
     }
 }
 
-fn parse_topic_id(text: &str) -> Option<TopicId> {
+/// The state's field `cold`: `1 <1: holds back> <start> <end> <largest timestamp> <bytes>`. Redis compares it as a whole.
+pub(super) fn format_cold(cold: &Cold) -> String {
+    let ColdBounds { start_offset, end_offset, max_timestamp, size_bytes } = cold.bounds;
+    format!("1 {} {start_offset} {end_offset} {max_timestamp} {size_bytes}", u8::from(cold.holds_back))
+}
+
+pub(super) fn parse_cold(text: &[u8]) -> Option<Cold> {
+    let mut words = std::str::from_utf8(text).ok()?.split(' ');
+    if words.next()? != "1" {
+        return None;
+    }
+    let holds_back = match words.next()? {
+        "0" => false,
+        "1" => true,
+        _ => return None,
+    };
+    let bounds = ColdBounds {
+        start_offset: words.next()?.parse().ok()?,
+        end_offset: words.next()?.parse().ok()?,
+        max_timestamp: words.next()?.parse().ok()?,
+        size_bytes: words.next()?.parse().ok()?,
+    };
+    words.next().is_none().then_some(Cold { bounds, holds_back })
+}
+
+/// Where the log starts, be it in the archive.
+pub(super) fn log_start(core: &Core, cold: Option<&Cold>) -> i64 {
+    match cold.filter(|cold| !cold.is_empty()) {
+        Some(cold) => cold.bounds.start_offset.min(core.log_start),
+        None => core.log_start,
+    }
+}
+
+pub(super) fn parse_topic_id(text: &str) -> Option<TopicId> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     Uuid::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok().map(TopicId)
 }
@@ -195,6 +231,19 @@ mod tests {
         assert_eq!(Core::parse(format!("{text} 1").as_bytes()), None);
         assert_eq!(Core::parse(text.rsplit_once(' ').map_or("", |(head, _)| head).as_bytes()), None);
         assert_eq!(Core::parse(b""), None);
+    }
+
+    #[test]
+    fn a_note_of_the_archive_reads_back_and_says_where_the_log_starts() {
+        let bounds = ColdBounds { start_offset: 3, end_offset: 9, max_timestamp: -1, size_bytes: 77 };
+        let cold = Cold { bounds, holds_back: true };
+        assert_eq!(parse_cold(format_cold(&cold).as_bytes()), Some(cold));
+        assert_eq!(parse_cold(b"1 2 3 9 -1 77"), None);
+        assert_eq!(parse_cold(b"1 1 3 9 -1 77 0"), None);
+        assert_eq!(log_start(&core(), Some(&cold)), 3);
+        let emptied = Cold { bounds: ColdBounds { start_offset: 9, ..bounds }, ..cold };
+        assert_eq!(log_start(&core(), Some(&emptied)), 7);
+        assert_eq!(log_start(&core(), None), 7);
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use redis::{Cmd, Value};
 
-use super::core::{Core, EntryId, parse_epochs};
+use super::core::{Core, EntryId, format_cold, parse_cold, parse_epochs};
 use crate::{
-    log::store::{Claim, StoreError},
+    log::{
+        archive::Cold,
+        store::{Claim, StoreError},
+    },
     model::{PartitionId, TopicId},
     storage::redis::{client::Client, keys::Keyspace},
 };
@@ -103,6 +106,7 @@ pub(super) struct Snapshot {
     /// The end at the last retention check.
     pub(super) checked: i64,
     pub(super) epochs: Vec<(i32, i64)>,
+    pub(super) cold: Option<Cold>,
     /// Of the fields that were asked for.
     pub(super) values: Vec<Option<Vec<u8>>>,
 }
@@ -119,6 +123,9 @@ pub(super) enum Loaded {
     Other,
 }
 
+/// The field that notes what is archived.
+const COLD: &str = "cold";
+
 pub(super) async fn load(
     client: &Client,
     keys: &Keys,
@@ -126,14 +133,14 @@ pub(super) async fn load(
     fields: &[String],
 ) -> Result<Loaded, StoreError> {
     let mut command = call("weir1_load", keys);
-    command.arg(topic.to_string()).arg(fields);
+    command.arg(topic.to_string()).arg(COLD).arg(fields);
     loaded("weir1_load", client.query(&command).await?)
 }
 
 /// As [`load`], and takes the lead.
 pub(super) async fn claim(client: &Client, keys: &Keys, topic: TopicId, claim: &Claim) -> Result<Loaded, StoreError> {
     let mut command = call("weir1_claim", keys);
-    command.arg(topic.to_string()).arg(claim.epoch).arg(&claim.leader);
+    command.arg(topic.to_string()).arg(claim.epoch).arg(&claim.leader).arg(COLD);
     loaded("weir1_claim", client.query(&command).await?)
 }
 
@@ -162,8 +169,35 @@ fn snapshot(answer: &Answer) -> Option<Snapshot> {
             None => 0,
         },
         epochs: parse_epochs(fixed.get(2)?.as_deref().unwrap_or_default()),
-        values: answer.values(4),
+        cold: match answer.values(4).into_iter().next().flatten() {
+            Some(text) => Some(parse_cold(&text)?),
+            None => None,
+        },
+        values: answer.values(5),
     })
+}
+
+/// Replaces the note of what is archived, if it is `expected` and the leader's epoch is `epoch`.
+pub(super) async fn note_cold(
+    client: &Client,
+    keys: &Keys,
+    topic: TopicId,
+    (expected, cold): (Option<Cold>, Option<Cold>),
+    epoch: i32,
+) -> Result<(), StoreError> {
+    let text = |cold: Option<Cold>| cold.map(|cold| format_cold(&cold)).unwrap_or_default();
+    let mut command = call("weir1_note_cold", keys);
+    command.arg(topic.to_string()).arg(epoch).arg(text(expected)).arg(text(cold));
+    let answer: Value = client.query(&command).await?;
+    let answer = Answer::of(answer).ok_or_else(|| unexpected("weir1_note_cold", &"no words"))?;
+    match (answer.word.as_str(), answer.number(0).map(i32::try_from)) {
+        ("ok" | "stale", _) => Ok(()),
+        ("fenced", Some(Ok(stored))) => Err(StoreError::FencedLeader(stored)),
+        ("other", _) => Err(StoreError::NoSuchPartition),
+        ("gone", _) if answer.text(0).as_deref() == Some("missing") => Err(StoreError::NoSuchPartition),
+        ("gone", _) => Err(StoreError::Quarantined(answer.text(0).unwrap_or_default())),
+        _ => Err(unexpected("weir1_note_cold", &answer)),
+    }
 }
 
 /// Calls a Function that answers `ok` and the core, or refuses.

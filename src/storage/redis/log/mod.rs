@@ -3,6 +3,7 @@
 
 mod ahead;
 mod append;
+mod archived;
 mod core;
 mod entries;
 mod entry;
@@ -30,16 +31,19 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::{
-    core::{Core, EntryId},
+    core::{Core, EntryId, log_start},
     functions::{Keys, Loaded, Snapshot},
     producers::Producer,
 };
 use super::{client::Client, server};
 use crate::{
     clock::Clock,
-    log::store::{
-        Append, AppendOutcome, Capacity, Claim, LogState, LogStore, ProducerState, Read, Retention, StoreError,
-        StoredBatch, TimestampedOffset,
+    log::{
+        archive::Cold,
+        store::{
+            Append, AppendOutcome, Capacity, Claim, LogState, LogStore, ProducerState, Read, Retention, StoreError,
+            StoredBatch, TimestampedOffset,
+        },
     },
     model::PartitionId,
 };
@@ -126,6 +130,7 @@ struct View {
     core: Option<Core>,
     epochs: Vec<(i32, i64)>,
     checked: i64,
+    cold: Option<Cold>,
     /// Where readers went on, oldest first.
     cursors: VecDeque<read::Cursor>,
     /// What the latest of them will ask for next.
@@ -201,6 +206,7 @@ impl RedisLog {
                 view.take(generation, &snapshot.core);
                 view.epochs.clone_from(&snapshot.epochs);
                 view.checked = snapshot.checked;
+                view.cold = snapshot.cold;
                 Ok(*snapshot)
             }
             Loaded::Gone { cause, stream_exists: false } if cause == "missing" => {
@@ -222,7 +228,7 @@ impl RedisLog {
         if snapshot.length != Some(snapshot.core.entries) {
             snapshot = self.inspect(partition, snapshot).await?;
         }
-        Ok(log_state(&snapshot.core, &snapshot.epochs))
+        Ok(log_state(&snapshot.core, &snapshot.epochs, snapshot.cold))
     }
 
     /// The core as far as it is known, else read.
@@ -239,27 +245,31 @@ impl RedisLog {
 }
 
 /// Epochs and their first offsets, as far as their records are left.
-fn epoch_starts(core: &Core, epochs: &[(i32, i64)]) -> Vec<(i32, i64)> {
+fn epoch_starts(core: &Core, epochs: &[(i32, i64)], log_start: i64) -> Vec<(i32, i64)> {
     if core.next_offset == 0 {
         return Vec::new();
     }
     let mut starts = if epochs.is_empty() { vec![(core.leader_epoch, 0)] } else { epochs.to_vec() };
-    let below = starts.iter().filter(|(_, start)| *start <= core.log_start).count();
+    let below = starts.iter().filter(|(_, start)| *start <= log_start).count();
     starts.drain(..below.saturating_sub(1));
     if let Some(first) = starts.first_mut() {
-        first.1 = first.1.max(core.log_start);
+        first.1 = first.1.max(log_start);
     }
     starts
 }
 
-fn log_state(core: &Core, epochs: &[(i32, i64)]) -> LogState {
+fn log_state(core: &Core, epochs: &[(i32, i64)], cold: Option<Cold>) -> LogState {
+    let log_start = log_start(core, cold.as_ref());
+    let cold_timestamp = cold.filter(|cold| !cold.is_empty()).map_or(-1, |cold| cold.bounds.max_timestamp);
     LogState {
-        log_start_offset: core.log_start,
+        log_start_offset: log_start,
+        local_start_offset: core.log_start,
         next_offset: core.next_offset,
         leader_epoch: core.leader_epoch,
-        epoch_starts: epoch_starts(core, epochs),
-        max_timestamp: core.max_timestamp,
+        epoch_starts: epoch_starts(core, epochs, log_start),
+        max_timestamp: core.max_timestamp.max(cold_timestamp),
         size_bytes: core.size_bytes(),
+        cold,
     }
 }
 

@@ -5,16 +5,19 @@ use std::{sync::atomic::Ordering, time::Instant};
 use tracing::debug;
 
 use super::{
-    Partition, RedisLog, Writer,
+    Partition, RedisLog, View, Writer,
     ahead::Range,
-    core::{Core, EntryId},
+    core::{Core, EntryId, log_start},
     entry::Entry,
     functions::{self, Snapshot, call, change},
     log_state,
     producers::Producer,
 };
 use crate::{
-    log::store::{Append, LogState, ProducerState, Retention, StoreError},
+    log::{
+        archive::Cold,
+        store::{Append, Hold, LogState, ProducerState, Retention, StoreError},
+    },
     protocol::records::BatchHeader,
 };
 
@@ -49,8 +52,8 @@ impl RedisLog {
         append: &Append,
         core: Core,
     ) -> Core {
-        let is_due = append.retention != Retention::default()
-            && core.log_start < partition.view.lock().checked
+        let is_due = append.retention.has_limits()
+            && core.log_start < partition.view.lock().trims_to(append.retention.hold)
             && writer.trimmed_at.is_none_or(|at| at.elapsed() >= self.options.trim_interval);
         if !is_due {
             return core;
@@ -85,13 +88,13 @@ impl RedisLog {
             self.inspect(partition, snapshot).await?;
             snapshot = self.snapshot(partition, &[]).await?;
         }
-        let epochs = snapshot.epochs.clone();
+        let (epochs, cold) = (snapshot.epochs.clone(), snapshot.cold);
         let core = self.trim(partition, snapshot, retention, true).await?;
         self.expire(partition).await?;
-        Ok(log_state(&core, &epochs))
+        Ok(log_state(&core, &epochs, cold))
     }
 
-    /// Trims by `retention`, but never past the end of the last check; a check remembers today's end. Writes nothing where
+    /// Trims by `retention`, but never past the end of the last check, or what is archived; a check remembers today's end. Writes nothing where
     /// nothing has changed since the last check: most partitions are such.
     async fn trim(
         &self,
@@ -102,7 +105,8 @@ impl RedisLog {
     ) -> Result<Core, StoreError> {
         let core = snapshot.core;
         let checked = Some(core.next_offset).filter(|end| is_check && *end != snapshot.checked);
-        if snapshot.checked <= core.log_start {
+        let limit = trims_to(retention.hold, snapshot.cold.as_ref(), snapshot.checked);
+        if limit <= core.log_start {
             return self.check_at_start(partition, core, checked).await;
         }
         let mut target = core.log_start;
@@ -120,7 +124,7 @@ impl RedisLog {
             at_mark = self.first_mark_with(partition, core.bytes - bytes).await?;
             target = target.max(at_mark.map_or(target, |mark| mark.offset));
         }
-        target = target.min(snapshot.checked);
+        target = target.min(limit);
         if target <= core.log_start {
             return self.check_at_start(partition, core, checked).await;
         }
@@ -128,7 +132,7 @@ impl RedisLog {
             Some(mark) => mark.bytes,
             None => self.bytes_below(partition, &core, target).await?,
         };
-        let core = self.start_at(partition, target, below, checked).await?;
+        let core = self.start_at(partition, (target, below), checked, retention.hold.into()).await?;
         self.free(partition, &core).await?;
         Ok(core)
     }
@@ -141,34 +145,44 @@ impl RedisLog {
         checked: Option<i64>,
     ) -> Result<Core, StoreError> {
         match checked {
-            Some(_) => self.start_at(partition, core.log_start, core.bytes_below_start, checked).await,
+            Some(_) => {
+                let here = (core.log_start, core.bytes_below_start);
+                self.start_at(partition, here, checked, Reason::Retention).await
+            }
             None => Ok(core),
         }
     }
 
     pub(super) async fn delete_below(&self, partition: &Partition, before_offset: i64) -> Result<i64, StoreError> {
-        let core = self.snapshot(partition, &[]).await?.core;
+        let Snapshot { core, cold, .. } = self.snapshot(partition, &[]).await?;
         let target = before_offset.min(core.next_offset);
-        if target <= core.log_start {
-            return Ok(core.log_start);
+        let known = log_start(&core, cold.as_ref());
+        if target <= known {
+            return Ok(known);
         }
-        let below = self.bytes_below(partition, &core, target).await?;
-        let core = self.start_at(partition, target, below, None).await?;
-        self.free(partition, &core).await?;
-        Ok(core.log_start)
+        let below = if target > core.log_start { self.bytes_below(partition, &core, target).await? } else { 0 };
+        let after = self.start_at(partition, (target, below), None, Reason::Deletion).await?;
+        if after.log_start > core.log_start {
+            self.free(partition, &after).await?;
+        }
+        if cold.is_none() {
+            return Ok(after.log_start);
+        }
+        let Snapshot { core, cold, .. } = self.snapshot(partition, &[]).await?;
+        Ok(log_start(&core, cold.as_ref()))
     }
 
-    /// Moves the log start, as readers see it.
+    /// Moves the local start, as readers see it, to an offset with so many bytes below it; not past what has to stay.
     async fn start_at(
         &self,
         partition: &Partition,
-        offset: i64,
-        bytes_below: u64,
+        (offset, bytes_below): (i64, u64),
         checked: Option<i64>,
+        reason: Reason,
     ) -> Result<Core, StoreError> {
         let mut command = call("weir1_start_at", &partition.keys);
         command.arg(partition.id.topic_id.to_string()).arg(offset).arg(bytes_below);
-        command.arg(checked.map(|offset| offset.to_string()).unwrap_or_default());
+        command.arg(checked.map(|offset| offset.to_string()).unwrap_or_default()).arg(reason.word());
         let generation = self.client.generation();
         let (core, _) = change(&self.client, &command).await?;
         let mut view = partition.view.lock();
@@ -291,6 +305,55 @@ impl RedisLog {
             }
             cursor = next;
         }
+    }
+}
+
+/// Why the local start moves; Redis judges by it how far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Not past what is archived, where that is noted.
+    Retention,
+    /// Not past what is archived.
+    RetentionOfArchived,
+    /// Whether it is archived or not.
+    Drop,
+    /// The whole log starts there.
+    Deletion,
+}
+
+impl Reason {
+    fn word(self) -> &'static str {
+        match self {
+            Reason::Retention => "",
+            Reason::RetentionOfArchived => "held",
+            Reason::Drop => "drop",
+            Reason::Deletion => "delete",
+        }
+    }
+}
+
+impl From<Hold> for Reason {
+    fn from(hold: Hold) -> Self {
+        match hold {
+            Hold::AsNoted => Reason::Retention,
+            Hold::Unarchived => Reason::RetentionOfArchived,
+            Hold::Nothing => Reason::Drop,
+        }
+    }
+}
+
+impl View {
+    fn trims_to(&self, hold: Hold) -> i64 {
+        trims_to(hold, self.cold.as_ref(), self.checked)
+    }
+}
+
+/// How far retention goes at most: to the end of the last check, or to where the archive ends, which needs no check.
+fn trims_to(hold: Hold, cold: Option<&Cold>, checked: i64) -> i64 {
+    match (hold, cold) {
+        (Hold::Unarchived, cold) => cold.map_or(0, |cold| cold.bounds.end_offset),
+        (Hold::AsNoted, Some(cold)) if cold.holds_back => cold.bounds.end_offset,
+        (Hold::AsNoted | Hold::Nothing, _) => checked,
     }
 }
 

@@ -25,6 +25,17 @@ local function format(core)
     core.start, core.top, core.top_offset, core.bytes, core.below, core.marked, core.entries, core.fence)
 end
 
+-- The state's field `cold`, there while the topic has a cold tier:
+--   1 <1: nothing is trimmed that is not archived> <log start> <archived end> <largest timestamp> <bytes at rest>
+-- Where it can't be read, nothing is trimmed.
+local function cold_of(state)
+  local text = redis.call('HGET', state, 'cold')
+  if not text then return nil end
+  local holds, start, archived, rest = string.match(text, '^1 ([01]) (%d+) (%d+) (%-?%d+ %d+)$')
+  if not holds then return { holds = true, start = 0, archived = 0 } end
+  return { holds = holds == '1', start = tonumber(start), archived = tonumber(archived), rest = rest, text = text }
+end
+
 local function message(reply)
   if type(reply) == 'table' and reply.err then return reply.err end
   return 'missing'
@@ -344,20 +355,20 @@ local MOST_EPOCHS = 100
 
 -- The field `epochs` once `epoch` begins at the end of the log. Epochs without records, those of which no records are
 -- left, and the oldest of too many are not kept.
-local function begin_epoch(core, text, epoch)
+local function begin_epoch(core, log_start, text, epoch)
   local starts = {}
   for known, start in string.gmatch(text, '(%d+):(%d+)') do starts[#starts + 1] = { known, tonumber(start) } end
   if #starts == 0 then starts[1] = { string.format('%d', core.epoch), 0 } end
   while #starts > 0 and starts[#starts][2] >= core.next_offset do starts[#starts] = nil end
   starts[#starts + 1] = { string.format('%d', epoch), core.next_offset }
   local first = math.max(1, #starts - MOST_EPOCHS + 1)
-  while starts[first + 1] and starts[first + 1][2] <= core.start do first = first + 1 end
+  while starts[first + 1] and starts[first + 1][2] <= log_start do first = first + 1 end
   local words = {}
   for at = first, #starts do words[#words + 1] = string.format('%s:%d', starts[at][1], starts[at][2]) end
   return table.concat(words, ' ')
 end
 
--- Takes the lead. args: topic id, leader epoch, the leader (node id and incarnation). Answers as `weir1_load`, or `fenced`
+-- Takes the lead. args: topic id, leader epoch, the leader (node id and incarnation), then fields. Answers as `weir1_load`, or `fenced`
 -- and the epoch where another leader has this one or a newer one. From here on no append of an earlier leader fits the core.
 local function claim(keys, args)
   local core = open(keys[2], args[1])
@@ -367,14 +378,16 @@ local function claim(keys, args)
       return { 'fenced', core.epoch }
     end
     if epoch > core.epoch then
-      local epochs = begin_epoch(core, redis.call('HGET', keys[2], 'epochs') or '', epoch)
+      local cold, log_start = cold_of(keys[2]), core.start
+      if cold and cold.start < cold.archived then log_start = math.min(cold.start, core.start) end
+      local epochs = begin_epoch(core, log_start, redis.call('HGET', keys[2], 'epochs') or '', epoch)
       core.epoch = epoch
       redis.call('HSET', keys[2], 'core', format(core), 'leader', args[3], 'epochs', epochs)
     elseif not leader then
       redis.call('HSET', keys[2], 'leader', args[3])
     end
   end
-  return load_state(keys, { args[1] })
+  return load_state(keys, { args[1], unpack(args, 4) })
 end
 
 local function create(keys, args)
@@ -405,15 +418,29 @@ local function resolve(keys, args)
   return { 'void', text }
 end
 
--- Moves the log start. args: topic id, new start, bytes below it, the end to remember for the next retention check
--- (or empty). Only what readers see: `free` gives the memory back.
+-- Moves the local start. args: topic id, new start, bytes below it, the end to remember for the next retention check
+-- (or empty), and why: empty for retention, `held` for retention of a topic with a cold tier, `drop` to remove what is not
+-- archived too, `delete` where the whole log starts there. Only what readers see: `free` gives the memory back.
 local function start_at(keys, args)
   local core, refusal = open(keys[2], args[1])
   if not core then return refusal end
-  local start = math.min(tonumber(args[2]), core.next_offset)
+  local start, below = math.min(tonumber(args[2]), core.next_offset), tonumber(args[3])
+  local cold = cold_of(keys[2])
+  if args[5] == 'delete' then
+    if cold and cold.text and start > cold.start and cold.start < cold.archived then
+      redis.call('HSET', keys[2], 'cold', string.format('1 %d %d %d %s', cold.holds and 1 or 0,
+        math.min(start, cold.archived), cold.archived, cold.rest))
+    end
+  elseif args[5] ~= 'drop' and (args[5] == 'held' or (cold and cold.holds)) then
+    local most = cold and cold.archived or 0
+    if start > most then
+      local mark = redis.call('ZRANGE', keys[3], string.format('%d', most), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)[1]
+      start, below = most, mark and tonumber(string.match(mark, '(%d+)$')) or 0
+    end
+  end
   if start > core.start then
     core.start = start
-    core.below = math.max(core.below, math.min(tonumber(args[3]), core.bytes))
+    core.below = math.max(core.below, math.min(below, core.bytes))
     if start == core.next_offset then
       core.below = core.bytes
       core.top, core.top_offset = -1, -1
@@ -474,6 +501,22 @@ local function adopt(keys, args)
   local text = format(core)
   redis.call('HSET', keys[2], 'core', text)
   return { 'ok', text }
+end
+
+-- Notes what is archived. args: topic id, leader epoch, the note that is expected (or empty), the note (or empty: none any
+-- more). Answers `ok`, `stale` where the note is another one, or `fenced` and the epoch where that is another one.
+local function note_cold(keys, args)
+  local core, refusal = open(keys[2], args[1])
+  if not core then return refusal end
+  if tonumber(args[2]) ~= core.epoch then return { 'fenced', core.epoch } end
+  if (redis.call('HGET', keys[2], 'cold') or '') ~= args[3] then return { 'stale' } end
+  if args[4] == '' then
+    redis.call('HDEL', keys[2], 'cold')
+  else
+    redis.call('HSET', keys[2], 'cold', args[4])
+  end
+  tell(keys[1])
+  return { 'ok' }
 end
 
 -- Keeps what a scan found. args: topic id, the core that was scanned, largest timestamp, its offset.
@@ -751,6 +794,7 @@ redis.register_function{ function_name = 'weir1_resolve', callback = resolve, fl
 redis.register_function{ function_name = 'weir1_start_at', callback = start_at, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_free', callback = free, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_adopt', callback = adopt, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'weir1_note_cold', callback = note_cold, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_set_top', callback = set_top, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_expire', callback = expire, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_delete', callback = delete, flags = { 'allow-oom' } }

@@ -1,6 +1,7 @@
 //! The log on a real Redis.
 
 mod appends;
+mod archived;
 mod faults;
 mod foreign;
 mod leaders;

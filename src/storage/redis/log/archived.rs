@@ -1,0 +1,70 @@
+//! What Redis notes of the archive: in a partition's state how far it is archived, in the catalog which topics have a table.
+
+use async_trait::async_trait;
+
+use super::{RedisLog, functions};
+use crate::{
+    log::{
+        archive::{Cold, ColdNotes, Table, TableChange},
+        store::{LogState, LogStore, StoreError},
+    },
+    model::{PartitionId, TopicName},
+};
+
+/// Follows the name of a topic whose table is being removed.
+const LEAVING: &str = " leaving";
+
+#[async_trait]
+impl ColdNotes for RedisLog {
+    async fn note_cold(
+        &self,
+        id: &PartitionId,
+        expected: Option<Cold>,
+        cold: Option<Cold>,
+        leader_epoch: i32,
+    ) -> Result<LogState, StoreError> {
+        let partition = self.partition(id);
+        functions::note_cold(&self.client, &partition.keys, id.topic_id, (expected, cold), leader_epoch).await?;
+        self.load(id).await
+    }
+
+    async fn tables(&self) -> Result<Vec<Table>, StoreError> {
+        let fields: Vec<(String, String)> =
+            self.client.query(redis::cmd("HGETALL").arg(self.client.keyspace().tables())).await?;
+        Ok(fields.into_iter().filter_map(|(id, value)| parse_table(&id, &value)).collect())
+    }
+
+    async fn note_table(&self, table: &Table, change: TableChange) -> Result<(), StoreError> {
+        let (key, id) = (self.client.keyspace().tables(), table.topic_id.to_string());
+        let mut command = redis::Cmd::new();
+        match change {
+            TableChange::Begins => command.arg("HSETNX").arg(key).arg(id).arg(table.topic.to_string()),
+            TableChange::Leaves => command.arg("HSET").arg(key).arg(id).arg(format!("{}{LEAVING}", table.topic)),
+            TableChange::Gone => command.arg("HDEL").arg(key).arg(id),
+        };
+        let _: redis::Value = self.client.query(&command).await?;
+        Ok(())
+    }
+}
+
+fn parse_table(id: &str, value: &str) -> Option<Table> {
+    let topic_id = super::core::parse_topic_id(id)?;
+    let name = value.strip_suffix(LEAVING);
+    let topic = TopicName::new(name.unwrap_or(value));
+    Some(Table { topic, topic_id, is_leaving: name.is_some() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TopicId;
+
+    #[test]
+    fn a_table_that_leaves_reads_back() {
+        let topic_id = TopicId::random();
+        let table = |is_leaving| Some(Table { topic: TopicName::new("orders"), topic_id, is_leaving });
+        assert_eq!(parse_table(&topic_id.to_string(), "orders"), table(false));
+        assert_eq!(parse_table(&topic_id.to_string(), "orders leaving"), table(true));
+        assert_eq!(parse_table("no id", "orders"), None);
+    }
+}
