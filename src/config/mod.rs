@@ -16,7 +16,11 @@ pub use memory::MemoryLimit;
 pub use settings::{SETTINGS, Setting, environment_name};
 pub use sources::{Given, Origin};
 
-use crate::{model::NodeId, storage::redis::keys::Keyspace, topics::settings::StaticSettings};
+use crate::{
+    model::NodeId,
+    storage::redis::{keys::Keyspace, whereabouts},
+    topics::settings::StaticSettings,
+};
 use sources::Sources;
 
 /// What is wrong with the settings, in one sentence that names the setting and the remedy.
@@ -245,9 +249,14 @@ fn data_home(environment: &BTreeMap<String, String>) -> PathBuf {
 
 fn check_url(url: &str) -> Result<(), &'static str> {
     let expected = "redis://HOST:PORT, rediss://HOST:PORT or redis+unix:///PATH, with USER:PASSWORD@ before the host and /DB after it \
-                    where needed";
+                    where needed, or redis-sentinel://HOST:PORT,HOST:PORT/MASTER";
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    if !["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"].contains(&scheme) {
+    let plain = scheme.strip_suffix("-sentinel").or_else(|| scheme.strip_suffix("+sentinel"));
+    let is_known = match plain {
+        Some(plain) => ["redis", "rediss"].contains(&plain),
+        None => ["redis", "rediss", "valkey", "valkeys", "redis+unix", "valkey+unix", "unix"].contains(&scheme),
+    };
+    if !is_known {
         return Err(expected);
     }
     if url.ends_with("#insecure") {
@@ -255,7 +264,7 @@ fn check_url(url: &str) -> Result<(), &'static str> {
             "without #insecure: the server's certificate is always checked, against the system's or those in SSL_CERT_FILE",
         );
     }
-    redis::Client::open(url).map(drop).map_err(|_| expected)
+    whereabouts::check_url(url).map_err(|_| expected)
 }
 
 /// A URL without its password.

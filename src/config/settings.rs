@@ -55,8 +55,10 @@ pub const SETTINGS: &[Setting] = &[
         "redis.url",
         Some("--redis-url"),
         "",
-        "The Redis to use: `redis://`, `rediss://` (TLS) or `redis+unix://`, with user, password and database. Not given: an \
-         embedded one.",
+        "The Redis to use: `redis://`, `rediss://` (TLS) or `redis+unix://`, with user, password and database; or the Sentinels that \
+         know it: `redis-sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/MASTER[/DB]` (`rediss-sentinel://` with TLS for them and \
+         the servers), with the login of the Sentinels themselves, if they have one, as \
+         `?sentinel_username=USER&sentinel_password=PASSWORD`. Not given: an embedded one.",
     ),
     setting(
         "redis.connections",

@@ -13,10 +13,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, ProtocolVersion, RedisError, ServerError,
-    ServerErrorKind, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisError, ServerError, ServerErrorKind,
+    Value, aio::MultiplexedConnection,
 };
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -27,6 +27,7 @@ use super::{
     keys::Keyspace,
     readers::Readers,
     scripts,
+    whereabouts::Whereabouts,
 };
 use crate::{
     log::{durability::Life, store::StoreError},
@@ -36,7 +37,7 @@ use crate::{
 /// How Redis is reached.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database. A secret: never logged.
+    /// `redis://`, `rediss://`, `redis+unix://` or `redis-sentinel://`, with user, password and database. A secret: never logged.
     pub url: String,
     pub keyspace: Keyspace,
     /// Connections for long reads, and as many for administration.
@@ -54,13 +55,45 @@ struct Link {
     generation: u64,
 }
 
+impl Link {
+    /// Nobody waits any longer for an answer on it.
+    fn abort(&self) {
+        self.connection.abort();
+        self.news.abort();
+    }
+}
+
+/// A server, and the connections to it besides the shared one.
+struct Place {
+    info: ConnectionInfo,
+    pool: deadpool_redis::Pool,
+    readers: Readers,
+}
+
+impl Place {
+    fn new(info: ConnectionInfo, options: &Options) -> Result<Self, RedisError> {
+        let manager = deadpool_redis::Manager::new_with_config(
+            info.clone(),
+            AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(options.connect_timeout))
+                .set_response_timeout(Some(options.response_timeout)),
+        )?;
+        let pool = deadpool_redis::Pool::builder(manager)
+            .max_size(options.pool_size)
+            .wait_timeout(Some(options.response_timeout))
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "the pool", error.to_string())))?;
+        Ok(Self { info, pool, readers: Readers::new(options.pool_size) })
+    }
+}
+
 /// The shared connection of the moment, and the news that it is gone.
 #[derive(Default)]
 struct Current {
     link: ArcSwapOption<Link>,
     /// The newest generation that is known to be gone.
-    gone: AtomicU64,
-    lost: Notify,
+    gone: watch::Sender<u64>,
     metrics: RedisMetrics,
     /// When it was last said that Redis refuses work, for one line a while instead of one a command.
     complained: Mutex<Option<Instant>>,
@@ -72,20 +105,26 @@ impl Current {
         self.link.store(Some(Arc::new(link)));
         self.metrics.connected.set(1);
         // It may have been lost before it was stored.
-        if self.gone.load(Ordering::Acquire) >= generation {
+        if *self.gone.borrow() >= generation {
             self.give_up(generation);
         }
     }
 
     fn give_up(&self, generation: u64) {
-        self.gone.fetch_max(generation, Ordering::AcqRel);
+        // Told when it is no longer there to be taken.
+        self.remove(generation);
+        self.gone.send_if_modified(|gone| std::mem::replace(gone, generation.max(*gone)) < generation);
+        // It may have been stored meanwhile.
+        self.remove(generation);
+    }
+
+    fn remove(&self, generation: u64) {
         let current = self.link.load_full();
         if let Some(link) = current.filter(|link| link.generation == generation) {
             let before = self.link.compare_and_swap(&link, None);
             if before.as_ref().is_some_and(|before| before.generation == generation) {
                 self.metrics.connected.set(0);
                 self.metrics.connections_lost.inc();
-                self.lost.notify_one();
             }
         }
     }
@@ -93,14 +132,14 @@ impl Current {
 
 pub struct Client {
     options: Options,
-    info: ConnectionInfo,
+    whereabouts: Whereabouts,
+    /// Where the newest connection leads.
+    place: ArcSwap<Place>,
     current: Arc<Current>,
     generations: AtomicU64,
     /// The server's life on the newest connection.
     life: ArcSwap<Life>,
     changes: Arc<Changes>,
-    pool: deadpool_redis::Pool,
-    readers: Readers,
 }
 
 impl Client {
@@ -111,36 +150,16 @@ impl Client {
 
     /// As [`Client::connect`], counting in `metrics`.
     pub async fn connect_counted(options: Options, metrics: RedisMetrics) -> Result<Arc<Self>, RedisError> {
-        let client = redis::Client::open(options.url.as_str())?;
-        let info = client.get_connection_info().clone();
-        let info = info.clone().set_tcp_settings(TcpSettings::default().set_nodelay(true)).set_redis_settings(
-            info.redis_settings()
-                .clone()
-                .set_protocol(ProtocolVersion::RESP3)
-                .set_lib_name("weir", env!("CARGO_PKG_VERSION")),
-        );
-        let manager = deadpool_redis::Manager::new_with_config(
-            info.clone(),
-            AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(options.connect_timeout))
-                .set_response_timeout(Some(options.response_timeout)),
-        )?;
-        let readers = Readers::new(options.pool_size);
-        let pool = deadpool_redis::Pool::builder(manager)
-            .max_size(options.pool_size)
-            .wait_timeout(Some(options.response_timeout))
-            .runtime(deadpool_redis::Runtime::Tokio1)
-            .build()
-            .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "the pool", error.to_string())))?;
+        let whereabouts = Whereabouts::of(&options.url, options.connect_timeout)?;
+        let place = Place::new(whereabouts.find().await?, &options)?;
         let this = Arc::new(Self {
             options,
-            info,
+            whereabouts,
+            place: ArcSwap::from_pointee(place),
             current: Arc::new(Current { metrics, ..Current::default() }),
             generations: AtomicU64::new(0),
             life: ArcSwap::from_pointee(Life::new("")),
             changes: Arc::new(Changes::default()),
-            pool,
-            readers,
         });
         this.establish().await?;
         Ok(this)
@@ -170,74 +189,110 @@ impl Client {
         self.current.give_up(generation);
     }
 
+    /// Waits until the `generation`th shared connection is gone.
+    pub(super) async fn until_lost(&self, generation: u64) {
+        // The sender lives as long as this client.
+        let _ = self.current.gone.subscribe().wait_for(|gone| *gone >= generation).await;
+    }
+
     /// A connection for commands that block for up to `longest`.
     pub async fn dedicated(&self, longest: Duration) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.connect_timeout))
             .set_response_timeout(Some(longest + self.options.response_timeout));
-        redis::Client::open(self.info.clone())?.get_multiplexed_async_connection_with_config(&config).await
+        redis::Client::open(self.place.load().info.clone())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     async fn establish(&self) -> Result<(), RedisError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        let info = self.whereabouts.find().await?;
         let open = || {
             let (changes, current) = (self.changes.clone(), self.current.clone());
-            Connection::open(&self.info, self.connection_options(), move |event| match event {
+            Connection::open(&info, self.connection_options(), move |event| match event {
                 Event::Push(push) => changes.take_push(push),
                 Event::Closed => current.give_up(generation),
             })
         };
         let (connection, news) = (open().await?, open().await?);
+        let told = connection.command(&durability::info_command()).await?;
+        let told = durability::fields(&redis::from_redis_value::<String>(told)?);
+        if told.get("role").map(String::as_str) == Some("slave") {
+            let refusal = (ErrorKind::Server(ServerErrorKind::ReadOnly), "it is a replica");
+            return Err(RedisError::from(refusal));
+        }
         scripts::load(&connection).await?;
         for channel in self.options.keyspace.channels() {
             news.subscribe(&channel).await?;
         }
-        let told = connection.command(&durability::info_command()).await?;
-        let life = durability::life(&durability::fields(&redis::from_redis_value::<String>(told)?));
-        self.life.store(Arc::new(life));
+        if *self.place.load().info.addr() != *info.addr() {
+            self.place.store(Arc::new(Place::new(info, &self.options)?));
+        }
+        self.life.store(Arc::new(durability::life(&told)));
         self.current.take(Link { connection, news, generation });
         self.changes.reset();
         Ok(())
     }
 
-    /// Renews the shared connection whenever it is lost, until `stopping`.
+    /// Renews the shared connection whenever it is lost, or should lead elsewhere, until `stopping`.
     pub async fn supervise(self: Arc<Self>, stopping: CancellationToken) {
-        const FIRST_PAUSE: Duration = Duration::from_millis(20);
-        const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+        let supervised = async {
+            loop {
+                match self.current.link.load_full() {
+                    Some(link) => self.watch(&link).await,
+                    None => self.reconnect().await,
+                }
+            }
+        };
+        stopping.run_until_cancelled(supervised).await;
+    }
+
+    /// Returns when the connection is given up.
+    async fn watch(&self, link: &Link) {
         /// Nothing else tells that a connection on which nothing is sent has died.
         const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = self.current.lost.notified() => {}
-                () = tokio::time::sleep(BETWEEN_LOOKS) => {}
-            }
-            if let Some(link) = self.current.link.load_full() {
-                let looked = stopping.run_until_cancelled(link.news.command(&redis::cmd("PING"))).await;
-                if looked.is_some_and(|answer| answer.is_err()) {
-                    self.current.give_up(link.generation);
+        let has_died = async {
+            loop {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+                if link.news.command(&redis::cmd("PING")).await.is_err() {
+                    return;
                 }
-                continue;
             }
-            warn!("Redis is lost");
-            let lost = Instant::now();
-            let mut pause = FIRST_PAUSE;
-            let mut reported = false;
-            while self.current.link.load().is_none() {
-                match self.establish().await {
-                    Ok(()) => info!(after = ?lost.elapsed(), "Redis is back"),
-                    Err(error) => {
-                        // The first try often comes before a restarted server listens.
-                        if !reported && lost.elapsed() > LONGEST_PAUSE {
-                            reported = true;
-                            warn!(%error, "Redis can't be reached; trying on");
-                        }
-                        tokio::select! {
-                            () = stopping.cancelled() => return,
-                            () = tokio::time::sleep(pause) => {}
-                        }
-                        pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        let place = self.place.load_full();
+        tokio::select! {
+            () = self.until_lost(link.generation) => {}
+            () = has_died => self.current.give_up(link.generation),
+            () = self.whereabouts.moved_from(place.info.addr()) => {
+                // The server there may go on answering, or hang: what it says does not count any more.
+                warn!("the Sentinels name another master");
+                self.current.give_up(link.generation);
+                link.abort();
+                place.readers.abort();
+            }
+        }
+    }
+
+    async fn reconnect(&self) {
+        const FIRST_PAUSE: Duration = Duration::from_millis(20);
+        const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+        warn!("Redis is lost");
+        let lost = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut reported = false;
+        while self.current.link.load().is_none() {
+            match self.establish().await {
+                Ok(()) => info!(after = ?lost.elapsed(), "Redis is back"),
+                Err(error) => {
+                    // The first try often comes before a restarted server listens.
+                    if !reported && lost.elapsed() > LONGEST_PAUSE {
+                        reported = true;
+                        warn!(%error, "Redis can't be reached; trying on");
                     }
+                    tokio::select! {
+                        () = self.whereabouts.news() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -335,9 +390,10 @@ impl Client {
     pub(super) async fn read_long(self: Arc<Self>, command: Cmd, bytes: usize) -> Result<Bytes, StoreError> {
         /// More is only allotted as it arrives.
         const MOST_EXPECTED: usize = 2 << 20;
-        let connection = self
+        let place = self.place.load_full();
+        let connection = place
             .readers
-            .take(&self.info, self.connection_options())
+            .take(&place.info, self.connection_options())
             .await
             .map_err(|error| self.failure(Failure::NotSent(error.to_string())))?;
         let answer = connection.send_raw(Request::raw(&command, bytes.min(MOST_EXPECTED))).await;
@@ -356,7 +412,8 @@ impl Client {
 
     /// An exclusive connection, for administration that must not delay the shared one.
     pub async fn exclusive(&self) -> Result<deadpool_redis::Connection, StoreError> {
-        self.pool.get().await.map_err(|error| self.failure(Failure::NotSent(error.to_string())))
+        let place = self.place.load_full();
+        place.pool.get().await.map_err(|error| self.failure(Failure::NotSent(error.to_string())))
     }
 
     fn failed(&self, error: &RedisError) -> StoreError {

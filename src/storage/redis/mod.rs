@@ -13,6 +13,8 @@ pub mod producer_ids;
 mod readers;
 pub mod registry;
 mod scripts;
+pub mod sentinel;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod whereabouts;

@@ -32,4 +32,16 @@ impl Readers {
             _ => Ok(slot.insert(Arc::new(Connection::open(info, options, |_| {}).await?)).clone()),
         }
     }
+
+    /// Nobody waits any longer for an answer on them.
+    pub(super) fn abort(&self) {
+        for slot in &self.slots {
+            // One that is being made will be of no use; whoever makes it finds out.
+            if let Ok(slot) = slot.try_lock()
+                && let Some(connection) = &*slot
+            {
+                connection.abort();
+            }
+        }
+    }
 }

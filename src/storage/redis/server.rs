@@ -10,6 +10,8 @@ use super::{
     client::Client,
     durability::{self, Standing, number_pair},
     keys::Keyspace,
+    sentinel::Nowhere,
+    whereabouts::Whereabouts,
 };
 use crate::log::{
     durability::Level,
@@ -45,8 +47,18 @@ pub enum ServerError {
     TooOld { flavour: &'static str, version: String },
     #[error("it is a replica of {master}: give the address of the master with --redis-url")]
     Replica { master: String },
-    #[error("it is a Sentinel: give the address of the Redis master that it watches with --redis-url")]
+    #[error(
+        "it is a Sentinel: give it, and the others, with the name of the master that they watch, as \
+         --redis-url redis-sentinel://HOST:PORT,HOST:PORT/MASTER"
+    )]
     Sentinel,
+    #[error(transparent)]
+    Nowhere(#[from] Nowhere),
+    #[error(
+        "the Sentinels say that the master is at {master}, and nothing answers there ({reason}): start it, or wait for the failover; if \
+         it runs, let it be announced by an address that can be reached from here (replica-announce-ip, sentinel announce-ip)"
+    )]
+    MasterUnreachable { master: String, reason: String },
     #[error("it runs in cluster mode, which Weir does not use yet: give a Redis that is not part of a cluster")]
     Cluster,
     #[error(
@@ -90,11 +102,20 @@ pub async fn check(
     keyspace: &Keyspace,
     connect_timeout: Duration,
 ) -> Result<Server, ServerError> {
-    let client = redis::Client::open(url).map_err(|error| ServerError::Unreachable(error.to_string()))?;
+    let whereabouts =
+        Whereabouts::of(url, connect_timeout).map_err(|error| ServerError::Unreachable(error.to_string()))?;
+    let info = whereabouts.find().await?;
+    let unreachable = |error| match (failed(error), &whereabouts) {
+        (ServerError::Unreachable(reason), Whereabouts::Sentinels(_)) => {
+            ServerError::MasterUnreachable { master: info.addr().to_string(), reason }
+        }
+        (other, _) => other,
+    };
+    let client = redis::Client::open(info.clone()).map_err(unreachable)?;
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(connect_timeout))
         .set_response_timeout(Some(connect_timeout.max(Duration::from_secs(5))));
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(unreachable)?;
     let info = loaded(&mut connection).await?;
     let found = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
 

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use redis::{Cmd, ConnectionInfo, ErrorKind, RedisError, Value};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::AbortHandle,
     time::timeout,
 };
 
@@ -30,11 +31,13 @@ pub(in crate::storage::redis) use self::{reply::Raw, request::Request};
 const QUEUED_REQUESTS: usize = 4_096;
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// No byte of the request was written.
+    #[error("{0}")]
     NotSent(String),
     /// It may have been carried out.
+    #[error("{0}")]
     Lost(String),
 }
 
@@ -70,6 +73,7 @@ pub(super) struct Connection {
     queue: mpsc::Sender<Outgoing>,
     is_given_up: AtomicBool,
     response_timeout: Duration,
+    driver: AbortHandle,
 }
 
 impl Connection {
@@ -83,9 +87,9 @@ impl Connection {
         timeout(options.connect_timeout, async {
             let stream = Stream::connect(info.addr()).await?;
             let (queue, queued) = mpsc::channel(QUEUED_REQUESTS);
-            tokio::spawn(Driver::new(stream, queued, events));
-            let connection =
-                Self { queue, is_given_up: AtomicBool::new(false), response_timeout: options.response_timeout };
+            let driver = tokio::spawn(Driver::new(stream, queued, events)).abort_handle();
+            let is_given_up = AtomicBool::new(false);
+            let connection = Self { queue, is_given_up, response_timeout: options.response_timeout, driver };
             connection.log_in(info).await?;
             Ok(connection)
         })
@@ -154,6 +158,12 @@ impl Connection {
     /// Nobody should send any more: an answer was lost.
     pub(super) fn give_up(&self) {
         self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends at once; answers that are still to come are lost. [`Event::Closed`] is not told.
+    pub(super) fn abort(&self) {
+        self.give_up();
+        self.driver.abort();
     }
 
     /// Whether nothing can, or should, be sent any more.

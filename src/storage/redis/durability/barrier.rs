@@ -54,7 +54,7 @@ impl Barrier {
             if asked.iter().all(Asked::is_closed) {
                 continue;
             }
-            let Some(outcome) = stopping.run_until_cancelled(self.once(&mut link)).await else { break };
+            let Some(outcome) = stopping.run_until_cancelled(self.once_in_time(&mut link)).await else { break };
             if outcome.is_err() {
                 // What it is good for is not known any more.
                 link = None;
@@ -64,6 +64,16 @@ impl Barrier {
             }
         }
         self.asked.lock().clear();
+    }
+
+    /// As [`Barrier::once`], but does not outlast the shared connection: the server may be another one by now, and this one hang.
+    async fn once_in_time(&self, link: &mut Option<(MultiplexedConnection, Life)>) -> Result<Life, Unkept> {
+        let lost = || Unkept::NotYet("no connection to Redis".to_owned());
+        let generation = self.client.generation().ok_or_else(lost)?;
+        tokio::select! {
+            outcome = self.once(link) => outcome,
+            () = self.client.until_lost(generation) => Err(lost()),
+        }
     }
 
     async fn once(&self, link: &mut Option<(MultiplexedConnection, Life)>) -> Result<Life, Unkept> {
