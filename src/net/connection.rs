@@ -10,7 +10,7 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
     time::timeout,
 };
 use tracing::debug;
@@ -169,44 +169,63 @@ impl Reader {
     }
 }
 
+/// Answers that are ready together leave in one write: each costs the client and us a wake-up. None waits for another.
 async fn write_replies(
     stream: OwnedWriteHalf,
     mut queued: mpsc::Receiver<Queued>,
     stall: Duration,
     sent_bytes: &Counter,
 ) -> Result<(), Ended> {
-    let mut held = Vec::new();
-    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut outgoing = Outgoing::default();
     while let Some(first) = queued.recv().await {
         let mut next = Some(first);
         while let Some(Queued { reply, _admitted: admitted }) = next.take() {
             let frame = match reply {
                 Reply::Ready(frame) => frame,
-                Reply::Later(answer) => {
-                    if !pieces.is_empty() {
-                        sent_bytes.inc_by(length(&pieces));
-                        write_all(&stream, &mut pieces, stall).await?;
-                        held.clear();
+                Reply::Later(mut answer) => match futures::poll!(&mut answer) {
+                    Poll::Ready(Ok(frame)) => frame,
+                    Poll::Ready(Err(close)) => {
+                        outgoing.write(&stream, stall, sent_bytes).await?;
+                        return Err(close.into());
                     }
-                    answer.await?
-                }
+                    Poll::Pending => {
+                        outgoing.write(&stream, stall, sent_bytes).await?;
+                        answer.await?
+                    }
+                },
             };
-            let Frame { segments, held: memory } = frame;
-            pieces.extend(segments);
-            held.push((admitted, memory));
-            if pieces.len() < PIECES {
+            outgoing.push(frame, admitted);
+            if outgoing.pieces.len() < PIECES {
                 next = queued.try_recv().ok();
             }
         }
-        sent_bytes.inc_by(length(&pieces));
-        write_all(&stream, &mut pieces, stall).await?;
-        held.clear();
+        outgoing.write(&stream, stall, sent_bytes).await?;
     }
     Ok(())
 }
 
-fn length(pieces: &[Bytes]) -> u64 {
-    pieces.iter().map(|piece| piece.len() as u64).sum()
+/// Answers that wait for the socket, with the memory that they and their requests hold.
+#[derive(Default)]
+struct Outgoing {
+    pieces: Vec<Bytes>,
+    held: Vec<(Admitted, Option<OwnedSemaphorePermit>)>,
+}
+
+impl Outgoing {
+    fn push(&mut self, frame: Frame, admitted: Admitted) {
+        let Frame { segments, held } = frame;
+        self.pieces.extend(segments);
+        self.held.push((admitted, held));
+    }
+
+    async fn write(&mut self, stream: &OwnedWriteHalf, stall: Duration, sent_bytes: &Counter) -> Result<(), Ended> {
+        if !self.pieces.is_empty() {
+            sent_bytes.inc_by(self.pieces.iter().map(|piece| piece.len() as u64).sum());
+            write_all(stream, &mut self.pieces, stall).await?;
+        }
+        self.held.clear();
+        Ok(())
+    }
 }
 
 /// Writes all pieces, in as few calls as the socket takes, and empties the list.

@@ -37,7 +37,7 @@ pub struct Frame {
 pub enum Reply {
     Ready(Frame),
     /// The ordered part is done and the next request may be read; the answer follows. Polled only when every earlier answer
-    /// of the connection has been written.
+    /// of the connection is ready.
     Later(BoxFuture<'static, Result<Frame, Close>>),
 }
 

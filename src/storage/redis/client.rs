@@ -389,7 +389,7 @@ impl Client {
     /// is given as its bytes, of which about `bytes` are expected.
     pub(super) async fn read_long(self: Arc<Self>, command: Cmd, bytes: usize) -> Result<Bytes, StoreError> {
         /// More is only allotted as it arrives.
-        const MOST_EXPECTED: usize = 2 << 20;
+        const MOST_EXPECTED: usize = 3 << 20;
         let place = self.place.load_full();
         let connection = place
             .readers

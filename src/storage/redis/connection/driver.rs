@@ -27,8 +27,9 @@ const WRITTEN_AT_ONCE: usize = 1 << 20;
 const PIECES: usize = 128;
 /// What is read at once, where the next value is not known to be larger.
 const READ_AHEAD: usize = 16 << 10;
-/// The most that is read at once for a large value.
-const READ_AT_ONCE: usize = 1 << 20;
+/// The most that is allotted at once for a large value: memory that nothing was read into costs nothing, a buffer that grows is
+/// copied.
+const READ_AT_ONCE: usize = 4 << 20;
 
 /// A request that was taken from the queue and is not answered yet.
 struct Waiting {
@@ -206,39 +207,39 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
     }
 
     fn poll_work(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let mut is_news = false;
         loop {
-            let mut is_idle = true;
+            match self.poll_read(context) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => is_news = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+            }
+            if let Err(error) = self.deliver() {
+                return Poll::Ready(error);
+            }
+        }
+        loop {
             if let Err(error) = self.take_requests(context) {
                 return Poll::Ready(error);
             }
-            if !self.unwritten.is_empty() && !self.has_yielded {
-                // Tasks that are ready now may have requests too: one write for all costs Redis and us less.
-                self.has_yielded = true;
-                context.waker().wake_by_ref();
-            } else if !self.unwritten.is_empty() {
-                match self.poll_write(context) {
-                    Poll::Pending => {}
-                    Poll::Ready(Ok(())) => is_idle = false,
-                    Poll::Ready(Err(error)) => return Poll::Ready(error),
+            if !self.unwritten.is_empty() {
+                // Tasks that are ready now, also those that were just answered, may have requests too: one write for all
+                // costs Redis and us less.
+                if is_news || !self.has_yielded {
+                    self.has_yielded = true;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                match ready!(self.poll_write(context)) {
+                    Ok(()) => {}
+                    Err(error) => return Poll::Ready(error),
                 }
             } else if self.is_unflushed {
-                match Pin::new(&mut self.stream).poll_flush(context) {
-                    Poll::Pending => {}
-                    Poll::Ready(Ok(())) => self.is_unflushed = false,
-                    Poll::Ready(Err(error)) => return Poll::Ready(error),
+                match ready!(Pin::new(&mut self.stream).poll_flush(context)) {
+                    Ok(()) => self.is_unflushed = false,
+                    Err(error) => return Poll::Ready(error),
                 }
-            }
-            match self.poll_read(context) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => {
-                    is_idle = false;
-                    if let Err(error) = self.deliver() {
-                        return Poll::Ready(error);
-                    }
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-            }
-            if is_idle {
+            } else {
                 return Poll::Pending;
             }
         }

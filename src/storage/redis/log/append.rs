@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use redis::{Cmd, Value};
+use redis::{Cmd, RedisWrite, Value};
 use tracing::warn;
 
 use super::{
@@ -238,7 +238,9 @@ impl RedisLog {
         let mut transaction = Request::transaction();
         transaction.queue(&set_id(keys, EntryId::MAX));
         let mut guard = call("weir1_guard", keys);
-        guard.arg(core.to_string()).arg(core.last.to_string()).arg(core.entries);
+        guard.write_arg_fmt(core);
+        guard.write_arg_fmt(core.last);
+        guard.arg(core.entries);
         for id in producer_ids(append, from) {
             guard.arg(Producer::field(id));
         }
@@ -297,7 +299,9 @@ impl RedisLog {
         plan: &mut Plan,
     ) -> Result<Written, StoreError> {
         let mut command = call("weir1_put", &partition.keys);
-        command.arg(core.to_string()).arg(core.last.to_string()).arg(core.entries);
+        command.write_arg_fmt(core);
+        command.write_arg_fmt(core.last);
+        command.arg(core.entries);
         seal_arguments(plan, &self.options, &mut command);
         let changes = self.state_changes(partition, writer, append, core, plan);
         command.arg(2 * changes.len());
@@ -429,19 +433,27 @@ impl RedisLog {
 /// New core, its last ID, the next offset where Redis does not count it right by itself (as it does where each record is
 /// an entry), a mark, the most fields of the state if there is a new one.
 fn seal_arguments(plan: &Plan, options: &Options, command: &mut Cmd) {
-    command.arg(plan.core.to_string()).arg(plan.core.last.to_string());
-    command.arg(if plan.has_batch_entries { plan.core.next_offset.to_string() } else { String::new() });
+    command.write_arg_fmt(&plan.core);
+    command.write_arg_fmt(plan.core.last);
+    match plan.has_batch_entries {
+        true => command.arg(plan.core.next_offset),
+        false => command.arg(""),
+    };
     match &plan.mark {
         Some((offset, text)) => command.arg(*offset).arg(text),
         None => command.arg("").arg(""),
     };
-    command.arg(if plan.has_new_producer { options.state_max_fields.to_string() } else { String::new() });
+    match plan.has_new_producer {
+        true => command.arg(options.state_max_fields),
+        false => command.arg(""),
+    };
 }
 
 fn set_id(keys: &Keys, id: EntryId) -> Cmd {
     let mut command = Cmd::with_capacity(3, 128);
     command.arg("XSETID");
-    command.arg(&keys.stream).arg(id.to_string());
+    command.arg(&keys.stream);
+    command.write_arg_fmt(id);
     command
 }
 

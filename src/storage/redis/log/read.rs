@@ -172,8 +172,12 @@ fn xrange(partition: &Partition, range: Range) -> Cmd {
     command
 }
 
+/// About the bytes of the answer, rather more: a buffer that has to grow is copied.
 fn expected(range: Range) -> usize {
-    usize::try_from(range.bytes).unwrap_or(usize::MAX)
+    /// An ID, a field's name, and the lengths.
+    const AROUND_AN_ENTRY: u64 = 128;
+    let bytes = range.bytes.saturating_add(range.count.saturating_mul(AROUND_AN_ENTRY)).saturating_add(range.bytes / 8);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 impl Cursor {
