@@ -91,5 +91,6 @@ def _extras(judge, extras):
     idle = [scale.get(name) for name in ("idle_cpu_percent", "idle_redis_cpu_percent")]
     judge.add("11", "CPU at idle with 10,000 partitions and 5,000 connections, with Redis", sum(idle) if None not in idle else None, "<=", 1, "%")
     spread = step.get("spread", {})
-    for kind, what in (("partitions", "1 to 100 partitions"), ("log, MB", "10 MB to 1 GB of log (4 GB with --largest-log)"), ("producers", "1 to 500 producers")):
+    largest = max(map(int, step.get("log, MB", {"1000": None}))) // 1000
+    for kind, what in (("partitions", "1 to 100 partitions"), ("log, MB", f"10 MB to {largest} GB of log"), ("producers", "1 to 500 producers")):
         judge.add("12", f"server CPU per record, {what}: the most / the least", spread.get(kind), "<=", 1.15)

@@ -9,6 +9,7 @@ from . import machine, redis
 class Sample:
     broker_cpu: float
     redis_cpu: float
+    moved_bytes: int
     redis_bytes: int
     commands: dict
 
@@ -18,6 +19,7 @@ def sample(server):
     return Sample(
         machine.cpu_seconds(server.broker_pids()),
         machine.cpu_seconds(server.redis_pids()),
+        machine.moved_bytes([*server.broker_pids(), *server.redis_pids()]),
         redis.used_bytes(socket) if socket else 0,
         redis.command_counts(socket) if socket else {},
     )
@@ -45,6 +47,8 @@ def measured(contestant, step, record_size=None):
                 figures[f"{prefix}{name}_us"] = value
     if "generator_cpu_seconds" in said:
         figures["generator_cpu_us"] = said["generator_cpu_seconds"] / count * 1e6
+    if record_size:
+        figures["moved_bytes_per_payload_byte"] = (after.moved_bytes - before.moved_bytes) / count / record_size
     figures["broker_mib"] = machine.resident_mib(server.broker_pids())
     if server.redis_socket:
         figures["redis_mib"] = machine.resident_mib(server.redis_pids())

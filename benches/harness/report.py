@@ -36,8 +36,8 @@ def work_tables(run):
         lines += [
             f"### {title}",
             "",
-            "| work | contestant | rate /s | x Kafka | server CPU us | x Kafka | of it Redis | p50 ms | p99 ms | p99.9 ms | max ms | broker MiB | Redis B per record (per payload byte) |",
-            "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+            "| work | contestant | rate /s | x Kafka | server CPU us | x Kafka | of it Redis | p50 ms | p99 ms | p99.9 ms | max ms | broker MiB | Redis B per record (per payload byte) | B moved per payload byte |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
             *(work_line(row, contestant, row["runs"][contestant]) for row in rows for contestant in ORDER if contestant in row["runs"]),
             "",
         ]
@@ -46,7 +46,7 @@ def work_tables(run):
 
 def work_line(row, contestant, runs):
     if all("failed" in one for one in runs):
-        return f"| {row['name']} | {contestant} | failed |" + " |" * 10
+        return f"| {row['name']} | {contestant} | failed |" + " |" * 11
     beside = lambda key: ratio(row, key, contestant, "kafka") if "kafka" in row["runs"] else None  # noqa: E731
     held = median(runs, "redis_bytes_per_record")
     share = median(runs, "redis_bytes_per_payload_byte")
@@ -58,6 +58,7 @@ def work_line(row, contestant, runs):
         *(milliseconds(median(runs, f"{name}_us")) for name in ("p50", "p99", "p99.9", "max")),
         number(median(runs, "broker_mib"), 0),
         f"{held:,.0f} ({share:.2f})" if held else "",
+        number(median(runs, "moved_bytes_per_payload_byte")),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
