@@ -40,3 +40,11 @@ impl Tasks {
         self.tracker.len()
     }
 }
+
+/// Runs `work`, which takes long, without keeping the other tasks of this thread waiting.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}

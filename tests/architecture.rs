@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "model",
             "clock",
             "cluster",
+            "tasks",
             "protocol",
             "groups",
             "coordinator",

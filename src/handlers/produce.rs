@@ -37,6 +37,7 @@ use crate::{
     protocol::records::{
         self, Batch, Codec, Compression, InvalidBatch, RebuildError, ValidatedBatch, ValidationLimits, single_batch,
     },
+    tasks::aside,
     topics::{Topic, names},
 };
 
@@ -314,14 +315,6 @@ fn check(batch: Batch, config: &LogConfig, limits: &Limits) -> Result<ValidatedB
         return Err(InvalidBatch::TooLarge { size, limit: config.max_message_bytes });
     }
     Ok(rebuilt)
-}
-
-/// Runs `work` without keeping this thread's other connections waiting.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::current().runtime_flavor() {
-        tokio::runtime::RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }
 
 fn tells_log_start(invalid: &InvalidBatch, version: i16) -> bool {

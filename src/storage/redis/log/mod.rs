@@ -29,6 +29,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use self::{
     core::{Core, EntryId, log_start},
@@ -97,6 +98,8 @@ pub struct RedisLog {
     writer_field: String,
     partitions: Mutex<HashMap<PartitionId, Arc<Partition>>>,
     read_ahead: ahead::ReadAhead,
+    /// Turns to encode many records that were read, so that readers who catch up leave a core to everybody else.
+    encoders: Semaphore,
     /// How long producers are remembered (ms), as the last append had it.
     producers_expire_after_ms: AtomicI64,
 }
@@ -164,6 +167,7 @@ impl RedisLog {
             writer_field: format!("w:{:016x}", rand::random::<u64>()),
             partitions: Mutex::default(),
             read_ahead: ahead::ReadAhead::default(),
+            encoders: Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))),
             producers_expire_after_ms: AtomicI64::new(PRODUCERS_EXPIRE_AFTER_MS),
         }
     }

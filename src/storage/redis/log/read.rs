@@ -19,12 +19,15 @@ use crate::{
         BatchBuilder, BatchHeader, BatchOptions, Codec, Compression, EndTransactionMarker, NewRecord, PlacedBatch,
         ProducerStamp, TimestampType,
     },
+    tasks::aside,
 };
 
 /// Readers' places that are kept for a partition.
 const MOST_CURSORS: usize = 64;
 /// Entries of one `XRANGE`.
 const MOST_ENTRIES: u64 = 2_000;
+/// So many are encoded aside.
+const MANY_ENTRIES: usize = 200;
 /// A batch made of `record` entries is cut at this size, before compression.
 const BUILT_BATCH_BYTES: usize = 256 << 10;
 /// Marks that are looked at ahead of a reader: it reads no further than to the last of them in one go.
@@ -75,21 +78,22 @@ impl RedisLog {
                     (range, self.entries(partition, range).await?)
                 }
             };
+            // Records are encoded while Redis answers what other partitions ask for.
+            let turn = match entries.len() >= MANY_ENTRIES {
+                true => self.encoders.acquire().await.ok(),
+                false => None,
+            };
             let is_short = u64::try_from(entries.len()).unwrap_or(u64::MAX) < range.count;
             if let Some(bytes) = entries.iter().map(Entry::size).sum::<usize>().checked_div(entries.len()) {
                 cursor.entry_bytes = u64::try_from(bytes).unwrap_or(1).max(1);
             }
             let last = entries.last().map(|entry| entry.id);
-            for entry in entries {
-                let id = entry.id;
-                match assembler.take(entry) {
-                    Taken::Whole => {}
-                    Taken::NoMore => break,
-                    Taken::Foreign => {
-                        let cause = format!("entry {id} of {} is not Weir's", partition.keys.stream);
-                        self.report(partition, &cause);
-                    }
-                }
+            let foreign = match turn {
+                Some(_turn) => aside(|| assembler.take_all(entries)),
+                None => assembler.take_all(entries),
+            };
+            for id in foreign {
+                self.report(partition, &format!("entry {id} of {} is not Weir's", partition.keys.stream));
             }
             cursor.from = match last {
                 Some(last) if !is_short => last.after(),
@@ -260,6 +264,20 @@ impl Assembler {
     fn room(&self) -> u64 {
         let built = self.building.as_ref().map_or(0, |building| building.builder.size());
         u64::try_from(self.read.max_bytes.saturating_sub(self.bytes + built)).unwrap_or(u64::MAX)
+    }
+
+    /// Takes entries as far as they fit. Answers which of them are not Weir's.
+    fn take_all(&mut self, entries: Vec<Entry>) -> Vec<EntryId> {
+        let mut foreign = Vec::new();
+        for entry in entries {
+            let id = entry.id;
+            match self.take(entry) {
+                Taken::Whole => {}
+                Taken::NoMore => break,
+                Taken::Foreign => foreign.push(id),
+            }
+        }
+        foreign
     }
 
     fn take(&mut self, entry: Entry) -> Taken {
