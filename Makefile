@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run test lint bench bench-quick parity
+.PHONY: run test lint bench bench-quick parity torture torture-faults
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
@@ -25,3 +25,9 @@ bench-quick: ## guards against regressions: ratios to Redis alone, in under five
 
 parity: ## answers compared with a real Apache Kafka's, field by field
 	@tests/parity/run
+
+torture: ## real clients under kills, cuts and pauses, and a checker of what they saw (OPTIONS="--minutes 60 --setting brokers")
+	@tests/torture/run $(OPTIONS)
+
+torture-faults: ## a Weir that does something wrong on purpose: the checker must find each of its faults
+	@tests/torture/run --faults

@@ -6,6 +6,8 @@ pub mod broker;
 pub mod cluster;
 pub mod config;
 pub mod coordinator;
+#[cfg(feature = "planted-faults")]
+pub mod faults;
 pub mod groups;
 pub mod handlers;
 pub mod jobs;

@@ -50,8 +50,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "log",
             "storage",
             "telemetry",
+            "faults",
         ],
     ),
+    ("faults", &["model", "log", "coordinator", "faults"]),
     ("jobs", &["model", "clock", "tasks", "log", "topics", "coordinator", "jobs"]),
 ];
 

@@ -64,6 +64,8 @@ impl Domain {
         let fixed = Layers { fixed: settings.broker.clone(), ..Layers::default() };
         let logs =
             Arc::new(RedisLog::new(client.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
+        #[cfg(feature = "planted-faults")]
+        let logs = crate::faults::log(logs);
         let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
         let options = topics::Options {
             node: config.node,
@@ -85,9 +87,12 @@ impl Domain {
             }
         });
         let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options));
+        let group_store = Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone()));
+        #[cfg(feature = "planted-faults")]
+        let group_store = crate::faults::groups(group_store);
         let groups = Coordinator::start(
             group_options(&settings, cluster.clone()),
-            Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone())),
+            group_store,
             Arc::new(CatalogNames(topics.clone())),
             clock,
             tasks.clone(),

@@ -110,7 +110,7 @@ fn carry(mut from: &TcpStream, mut to: &TcpStream, is_answer: bool, shared: &Mut
         match weather() {
             Weather::Slow(delay) if is_answer => thread::sleep(delay),
             Weather::CutAnswersAfter(most) if is_answer => {
-                passing = &passing[..passing.len().min(most - answered_while_cutting)];
+                passing = &passing[..passing.len().min(most.saturating_sub(answered_while_cutting))];
                 answered_while_cutting += passing.len();
             }
             Weather::Closed => return,

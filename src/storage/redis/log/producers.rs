@@ -117,6 +117,8 @@ impl std::fmt::Display for PastBatch {
 /// Judges a batch of `count` records by what is known of its producer. An unknown producer may start anywhere: its state
 /// may have expired.
 pub(super) fn judge(known: Option<&Producer>, epoch: i16, first_sequence: i32, count: i32) -> Verdict {
+    #[cfg(feature = "planted-faults")]
+    let known = known.filter(|_| !crate::faults::forgets_producers());
     let Some(known) = known else { return Verdict::Accepted };
     let last_sequence = increment_sequence(first_sequence, count.saturating_sub(1));
     if epoch == known.epoch {

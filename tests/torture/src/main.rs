@@ -1,0 +1,228 @@
+//! Real clients under a nemesis, and a checker of what they saw. See README.md.
+
+mod checker;
+mod history;
+mod nemesis;
+#[path = "../../support/proxy.rs"]
+mod proxy;
+mod random;
+mod report;
+mod settings;
+mod workers;
+mod world;
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, Subcommand};
+use futures::executor::block_on;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+
+use self::{
+    checker::Finding,
+    history::{Event, Kind, Operation, Recorder, Role, RunClock},
+    settings::{Durability, Setting, Settings},
+    world::{ClientKind, PARTITIONS, TOPICS, World},
+};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs clients and strikes, and checks.
+    Run(RunOptions),
+    /// Checks the histories in a folder again.
+    Check {
+        folder: PathBuf,
+        #[arg(long, default_value = "written")]
+        durability: Durability,
+    },
+    /// A client; `run` starts them.
+    #[command(hide = true)]
+    Worker(workers::Options),
+}
+
+#[derive(clap::Args)]
+struct RunOptions {
+    /// Decides the schedule of strikes. Not given: the time.
+    #[arg(long)]
+    seed: Option<u64>,
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    #[arg(long, value_enum, default_value = "single")]
+    setting: Setting,
+    #[arg(long, default_value = "written")]
+    durability: Durability,
+    /// Records a second of each of the four producers.
+    #[arg(long, default_value_t = 100)]
+    rate: u64,
+    /// Weir's binary.
+    #[arg(long)]
+    weir: PathBuf,
+    /// The worker on franz-go (tests/clients/go/torture). Not given: librdkafka alone.
+    #[arg(long)]
+    go_worker: Option<PathBuf>,
+    #[arg(long, default_value = "redis-server")]
+    redis: PathBuf,
+    /// For a Weir with planted faults: what it is to do wrong. A run that finds nothing fails.
+    #[arg(long)]
+    fault: Option<String>,
+    /// Keeps histories and logs also when nothing was found.
+    #[arg(long)]
+    keep: bool,
+    /// Prints the schedule and does nothing.
+    #[arg(long)]
+    plan: bool,
+}
+
+const LOAD: [ClientKind; 10] = [
+    ClientKind { library: "librdkafka", role: "producer", group: "", idempotent: true },
+    ClientKind { library: "librdkafka", role: "producer", group: "", idempotent: false },
+    ClientKind { library: "franz-go", role: "producer", group: "", idempotent: true },
+    ClientKind { library: "franz-go", role: "producer", group: "", idempotent: false },
+    ClientKind { library: "librdkafka", role: "reader", group: "", idempotent: false },
+    ClientKind { library: "librdkafka", role: "member", group: "librdkafka-group", idempotent: false },
+    ClientKind { library: "librdkafka", role: "member", group: "librdkafka-group", idempotent: false },
+    ClientKind { library: "franz-go", role: "member", group: "franz-go-group", idempotent: false },
+    ClientKind { library: "franz-go", role: "member", group: "franz-go-group", idempotent: false },
+    ClientKind { library: "franz-go", role: "observer", group: "librdkafka-group,franz-go-group", idempotent: false },
+];
+
+const FINAL: ClientKind = ClientKind { library: "librdkafka", role: "final", group: "", idempotent: false };
+
+fn create_topics(bootstrap: &str, durability: Durability) -> Result<(), String> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    let admin: AdminClient<DefaultClientContext> = config.create().map_err(|error| error.to_string())?;
+    let level = durability.level();
+    for (topic, layout) in TOPICS.iter().zip(["record", "batch"]) {
+        let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
+        let new = new.set("weir.layout", layout).set("weir.durability", &level).set("retention.ms", "-1");
+        let created = block_on(admin.create_topics([&new], &AdminOptions::new())).map_err(|error| error.to_string())?;
+        if let Some(Err((topic, error))) = created.into_iter().next() {
+            return Err(format!("creating {topic}: {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// Plays the run; what is in the folder then tells everything.
+fn play(options: &RunOptions, settings: Settings, strikes: &[nemesis::Strike]) -> Result<(), String> {
+    let start = history::wall_micros();
+    let folder = settings.folder.clone();
+    let durability = settings.durability;
+    let recorder = Recorder::create(&folder, "nemesis", RunClock::since(start)).map_err(|error| error.to_string())?;
+    let nobody = Operation::Start { role: Role::Nemesis, library: String::new(), idempotent: false, group: None };
+    recorder.record(Kind::Info, nobody);
+    let mut world = World::start(settings, start)?;
+    create_topics(&world.bootstrap(), durability)?;
+    let has_go = options.go_worker.is_some();
+    for kind in LOAD.into_iter().filter(|kind| has_go || kind.library != "franz-go") {
+        world.run_client(kind)?;
+    }
+    let began = Instant::now();
+    nemesis::strike(&mut world, strikes, &recorder)?;
+    thread::sleep(Duration::from_secs_f64(options.minutes * 60.0).saturating_sub(began.elapsed()));
+    world.heal()?;
+    let problem = |error: String| recorder.record(Kind::Info, Operation::Problem { error });
+    let _ = world.finish_clients(|kind| kind.role == "producer").map_err(problem);
+    let _ = world.finish_clients(|_| true).map_err(problem);
+    world.run_client(FINAL)?;
+    let _ = world.finish_clients(|kind| kind.role == "final").map_err(problem);
+    Ok(())
+}
+
+fn judge(folder: &PathBuf, durability: Durability) -> io::Result<(Vec<Event>, Vec<Finding>)> {
+    let events = history::read_all(folder)?;
+    let losses = if durability.may_lose() { reported_losses(folder) } else { Vec::new() };
+    let findings = checker::check(&events, &losses);
+    Ok((events, findings))
+}
+
+fn run(options: RunOptions) -> Result<bool, String> {
+    let seed = options.seed.unwrap_or_else(history::wall_micros);
+    let length = Duration::from_secs_f64(options.minutes * 60.0);
+    let strikes = nemesis::schedule(seed, options.setting, options.durability, length);
+    println!(
+        "torture: seed {seed}, {}, {}, {:.1} minutes",
+        options.setting,
+        options.durability.level(),
+        options.minutes
+    );
+    if options.plan {
+        strikes.iter().for_each(|strike| println!("after {:?}: {strike}", strike.after));
+        return Ok(true);
+    }
+    let folder = std::env::temp_dir().join(format!("weir-torture-{seed}-{}", std::process::id()));
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let settings = Settings {
+        durability: options.durability,
+        brokers: options.setting.brokers(),
+        rate: options.rate,
+        // What is expected to go wrong is not waited for long.
+        patience: Duration::from_secs(if options.fault.is_some() { 10 } else { 90 }),
+        folder: folder.clone(),
+        weir_program: options.weir.clone(),
+        go_worker: options.go_worker.clone(),
+        redis_program: options.redis.clone(),
+        fault: options.fault.clone(),
+    };
+    play(&options, settings, &strikes).map_err(|error| format!("{error} (logs in {})", folder.display()))?;
+    let (events, findings) = judge(&folder, options.durability).map_err(|error| error.to_string())?;
+    println!("{}", report::figures(&events));
+    if !findings.is_empty() {
+        let text = report::explain(&findings, &events);
+        let file = folder.join("findings.txt");
+        fs::write(&file, &text).map_err(|error| error.to_string())?;
+        println!("{}", text.lines().take(60).collect::<Vec<_>>().join("\n"));
+        println!("torture: {} findings, seed {seed}; all of it in {}", findings.len(), file.display());
+    }
+    let good = findings.is_empty() != options.fault.is_some();
+    if good && !options.keep {
+        let _ = fs::remove_dir_all(&folder);
+    } else {
+        println!("torture: histories and logs are in {}", folder.display());
+    }
+    println!("torture: {} strikes, {}", strikes.len(), if findings.is_empty() { "nothing found" } else { "findings" });
+    Ok(good)
+}
+
+fn check(folder: &PathBuf, durability: Durability) -> Result<bool, String> {
+    let (events, findings) = judge(folder, durability).map_err(|error| error.to_string())?;
+    println!("{}\n{}", report::figures(&events), report::explain(&findings, &events));
+    Ok(findings.is_empty())
+}
+
+/// What the brokers' logs say was lost.
+fn reported_losses(_folder: &PathBuf) -> Vec<checker::Loss> {
+    Vec::new()
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Run(options) => run(options),
+        Command::Check { folder, durability } => check(&folder, durability),
+        Command::Worker(options) => workers::run(options).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("torture: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Redis, brokers and clients as processes. They end with this one.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    proxy::{Proxy, Weather},
+    settings::{Durability, Settings},
+};
+
+pub const TOPICS: [&str; 2] = ["torture-record", "torture-batch"];
+pub const PARTITIONS: i32 = 3;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > deadline {
+            return Err(format!("not within {PATIENCE:?}: {what}"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Ended by the kernel when the thread that starts it ends.
+fn bound_to_this(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
+}
+
+fn log_file(folder: &Path, name: &str) -> File {
+    let path = folder.join(format!("{name}.log"));
+    OpenOptions::new().create(true).append(true).open(path).expect("a log file")
+}
+
+fn signal(child: &Child, name: &str) {
+    let _ = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+}
+
+/// A process that is killed, paused and started again.
+pub struct Process {
+    child: Option<Child>,
+}
+
+impl Process {
+    fn of(child: Child) -> Self {
+        Self { child: Some(child) }
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and the end of it.
+    pub fn stop(&mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        signal(&child, "TERM");
+        let ended = until("a process ends after SIGTERM", || matches!(child.try_wait(), Ok(Some(_))));
+        let _ = child.kill();
+        let _ = child.wait();
+        ended
+    }
+
+    pub fn pause(&self) {
+        self.child.iter().for_each(|child| signal(child, "STOP"));
+    }
+
+    pub fn wake(&self) {
+        self.child.iter().for_each(|child| signal(child, "CONT"));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub struct Redis {
+    pub port: u16,
+    pub process: Process,
+    program: PathBuf,
+    arguments: Vec<String>,
+    folder: PathBuf,
+    name: String,
+}
+
+impl Redis {
+    pub fn start(settings: &Settings, name: &str, more: &[&str]) -> Result<Self, String> {
+        let folder = settings.folder.join(name);
+        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let mut arguments: Vec<String> =
+            settings.durability.redis_arguments().iter().map(|word| (*word).to_owned()).collect();
+        arguments.extend(more.iter().map(|word| (*word).to_owned()));
+        let port = free_port();
+        let program = settings.redis_program.clone();
+        let process = Process { child: None };
+        let mut redis = Self { port, process, program, arguments, folder, name: name.to_owned() };
+        redis.run()?;
+        redis.until_up()?;
+        Ok(redis)
+    }
+
+    pub fn run(&mut self) -> Result<(), String> {
+        let logs = self.folder.parent().expect("a folder in the run's folder");
+        let child = bound_to_this(&self.program)
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"])
+            .args(&self.arguments)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log_file(logs, &self.name))
+            .stderr(log_file(logs, &self.name))
+            .spawn();
+        self.process = Process::of(child.map_err(|error| format!("{}: {error}", self.program.display()))?);
+        Ok(())
+    }
+
+    pub fn until_up(&mut self) -> Result<(), String> {
+        until("redis-server answers", || self.command("PING").is_ok_and(|answer| answer == "+PONG"))
+    }
+
+    /// One command of plain words; the first line of the answer.
+    pub fn command(&self, words: &str) -> io::Result<String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "{words}\r\n")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+pub struct Broker {
+    pub node: usize,
+    pub process: Process,
+    /// The broker's way to Redis.
+    pub link: Proxy,
+    port: u16,
+}
+
+/// A client of the load.
+#[derive(Clone, Debug)]
+pub struct ClientKind {
+    pub library: &'static str,
+    pub role: &'static str,
+    pub group: &'static str,
+    pub idempotent: bool,
+}
+
+pub struct Client {
+    pub name: String,
+    pub kind: ClientKind,
+    pub process: Process,
+}
+
+pub struct World {
+    pub settings: Settings,
+    pub redis: Redis,
+    pub brokers: Vec<Broker>,
+    pub clients: Vec<Client>,
+    /// When the run began: microseconds since 1970.
+    start: u64,
+    started_clients: usize,
+}
+
+impl World {
+    pub fn start(settings: Settings, start: u64) -> Result<Self, String> {
+        let redis = Redis::start(&settings, "redis", &[])?;
+        let mut world = Self { settings, redis, brokers: Vec::new(), clients: Vec::new(), start, started_clients: 0 };
+        for node in 1..=world.settings.brokers {
+            let link = Proxy::to(world.redis.port);
+            world.brokers.push(Broker { node, process: Process { child: None }, link, port: free_port() });
+            world.run_broker(node)?;
+        }
+        world.until_brokers_listen()?;
+        Ok(world)
+    }
+
+    pub fn broker(&mut self, node: usize) -> &mut Broker {
+        &mut self.brokers[node - 1]
+    }
+
+    pub fn run_broker(&mut self, node: usize) -> Result<(), String> {
+        let broker = &self.brokers[node - 1];
+        let log = || log_file(&self.settings.folder, &format!("broker-{node}"));
+        let mut command = bound_to_this(&self.settings.weir_program);
+        command
+            .args(["--listen", &format!("127.0.0.1:{}", broker.port), "--node-id", &node.to_string()])
+            .args(["--redis-url", &broker.link.url()]);
+        let durability = format!("weir.durability={}", self.settings.durability.level());
+        for pair in ["group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=1000", &durability] {
+            command.args(["--override", pair]);
+        }
+        if let Some(fault) = &self.settings.fault {
+            command.env("PLANTED_FAULT", fault);
+        }
+        let child = command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn();
+        let child = child.map_err(|error| format!("{}: {error}", self.settings.weir_program.display()))?;
+        self.brokers[node - 1].process = Process::of(child);
+        Ok(())
+    }
+
+    fn until_brokers_listen(&mut self) -> Result<(), String> {
+        for place in 0..self.brokers.len() {
+            let folder = self.settings.folder.display().to_string();
+            let broker = &mut self.brokers[place];
+            let (node, port) = (broker.node, broker.port);
+            until(&format!("broker {node} listens (logs in {folder})"), || {
+                TcpStream::connect(("127.0.0.1", port)).is_ok()
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Starts a client with a name that no other had.
+    pub fn run_client(&mut self, kind: ClientKind) -> Result<(), String> {
+        self.started_clients += 1;
+        let idempotence = if kind.idempotent { "-idempotent" } else { "" };
+        let name = format!("{}-{}{idempotence}-{}", kind.library, kind.role, self.started_clients);
+        let mut command = match &self.settings.go_worker {
+            Some(worker) if kind.library == "franz-go" => bound_to_this(worker),
+            _ => {
+                let mut command = bound_to_this(&std::env::current_exe().map_err(|error| error.to_string())?);
+                command.arg("worker");
+                command
+            }
+        };
+        let patience = self.settings.patience;
+        command
+            .args(["--patience", &patience.as_secs().to_string()])
+            .args(["--role", kind.role, "--name", &name, "--bootstrap", &self.bootstrap(), "--group", kind.group])
+            .args(["--start", &self.start.to_string(), "--topics", &TOPICS.join(",")])
+            .args(["--partitions", &PARTITIONS.to_string(), "--rate", &self.settings.rate.to_string(), "--folder"])
+            .arg(&self.settings.folder);
+        if kind.idempotent {
+            command.arg("--idempotent");
+        }
+        let log = || log_file(&self.settings.folder, &name);
+        let child = command.stdin(Stdio::piped()).stdout(log()).stderr(log()).spawn();
+        let process = Process::of(child.map_err(|error| format!("a {} worker: {error}", kind.library))?);
+        self.clients.push(Client { name, kind, process });
+        Ok(())
+    }
+
+    /// Everything that was struck works again.
+    pub fn heal(&mut self) -> Result<(), String> {
+        self.redis.process.wake();
+        if !self.redis.process.runs() {
+            self.redis.run()?;
+        }
+        self.redis.until_up()?;
+        let _ = self.redis.command("CONFIG SET maxmemory 0");
+        for node in 1..=self.brokers.len() {
+            let broker = self.broker(node);
+            broker.link.set(Weather::Clear);
+            broker.process.wake();
+            if !broker.process.runs() {
+                self.run_broker(node)?;
+            }
+        }
+        self.clients.iter().for_each(|client| client.process.wake());
+        self.until_brokers_listen()
+    }
+
+    /// Tells clients to get done, and waits for it.
+    pub fn finish_clients(&mut self, is_meant: impl Fn(&ClientKind) -> bool) -> Result<(), String> {
+        // Longer than clients wait for themselves.
+        let given = self.settings.patience + PATIENCE;
+        let meant: Vec<&mut Client> = self.clients.iter_mut().filter(|client| is_meant(&client.kind)).collect();
+        let mut waiting: Vec<(&str, Child)> =
+            meant.into_iter().filter_map(|client| Some((client.name.as_str(), client.process.child.take()?))).collect();
+        for (_, child) in &mut waiting {
+            drop(child.stdin.take());
+        }
+        let deadline = Instant::now() + given;
+        let mut failed = Vec::new();
+        for (name, mut child) in waiting {
+            let status = loop {
+                match child.try_wait() {
+                    Ok(Some(status)) => break Some(status),
+                    Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+                    _ => break None,
+                }
+            };
+            if status.is_none_or(|status| !status.success()) {
+                let _ = child.kill();
+                let _ = child.wait();
+                failed.push(format!("{name} did not get done ({status:?})"));
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+    }
+}
+
+impl Durability {
+    fn redis_arguments(&self) -> &'static [&'static str] {
+        match self {
+            // Comes back with what it had when it was saved last.
+            Self::Memory => &["--save", "1 1", "--appendonly", "no"],
+            Self::Written | Self::Replicas(_) => &["--save", "", "--appendonly", "yes", "--appendfsync", "no"],
+            Self::Fsync => &["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
+        }
+    }
+}
