@@ -144,6 +144,7 @@ async fn main() {
                     now_ms: 1_700_000_000_000,
                     retention: Retention::default(),
                     leader_epoch: 0,
+                    known_end: 0,
                     producers_expire_before_ms: 0,
                 };
                 sequence += records;

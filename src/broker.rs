@@ -2,6 +2,7 @@
 
 mod domain;
 mod durability;
+mod losses;
 mod probe;
 
 use std::{io, io::Write, sync::Arc, time::Duration};

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::losses::{Losses, audit_offsets};
 use crate::{
     clock::Clock,
     cluster::{self, Cluster},
@@ -125,11 +126,13 @@ impl Domain {
         // Unbounded, since the catalog must not wait: one id for each topic that is deleted.
         let (deleted, mut to_forget) = mpsc::unbounded_channel();
         let log = self.log.clone();
-        self.topics.subscribe(move |event| {
-            if let CatalogEvent::Deleted { id, .. } = event {
+        self.topics.subscribe(move |event| match event {
+            CatalogEvent::Lost(id) => log.lost(*id),
+            CatalogEvent::Deleted { id, .. } => {
                 log.forget(*id);
                 let _ = deleted.send(*id);
             }
+            _ => {}
         });
         let (groups, stopping) = (self.groups.clone(), tasks.stopping().clone());
         tasks.spawn("offsets of deleted topics", async move {
@@ -144,6 +147,10 @@ impl Domain {
         let (client, topics, log) = (client.clone(), self.topics.clone(), self.log.clone());
         let cluster = self.cluster.clone();
         let stopping = tasks.stopping().clone();
+        let audit = Arc::new(Notify::new());
+        let mut losses = Losses::new(client.life(), cluster.clone(), log.clone(), audit.clone());
+        let audited = (log.clone(), self.groups.clone(), topics.clone());
+        tasks.spawn("offsets beyond the end", audit_offsets(audit, audited, stopping.clone()));
         tasks.spawn("changes in redis", async move {
             let catalog_version = client.keyspace().catalog_version();
             let brokers = client.keyspace().brokers();
@@ -157,11 +164,15 @@ impl Domain {
                 }
                 if changed.everything {
                     log.everything_changed();
+                    losses.connected(client.life());
                 }
                 if (recheck || changed.everything || changed.keys.contains(&catalog_version))
                     && let Err(error) = topics.refresh().await
                 {
                     warn!(%error, "the catalog of topics could not be read again; it is tried again soon");
+                }
+                if let Err(error) = losses.look().await {
+                    warn!(%error, "what Redis may have lost could not be looked for; it is tried again soon");
                 }
                 for key in &changed.keys {
                     if let Some((topic, index)) = client.keyspace().parse_stream(key) {

@@ -8,7 +8,7 @@ mod view;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -105,6 +105,8 @@ pub struct Cluster {
     begun: AtomicU64,
     done: watch::Sender<u64>,
     refused: Mutex<Option<Refused>>,
+    /// The storage may have gone back.
+    storage_replaced: AtomicBool,
 }
 
 impl Cluster {
@@ -121,6 +123,7 @@ impl Cluster {
             begun: AtomicU64::new(0),
             done: watch::Sender::new(0),
             refused: Mutex::default(),
+            storage_replaced: AtomicBool::new(false),
         }
     }
 
@@ -206,6 +209,13 @@ impl Cluster {
         self.look_again();
     }
 
+    /// The storage is another server, or has another history: what it has may be less than it had. This broker comes anew, so
+    /// that every partition that it leads has a newer epoch, and every group that it coordinates is loaded again.
+    pub fn storage_replaced(&self) {
+        self.storage_replaced.store(true, Ordering::Release);
+        self.look_again();
+    }
+
     /// Waits until the view was read after this call, at most the session timeout. Cancel-safe.
     pub async fn refreshed(&self) {
         if self.registered_until.load(Ordering::Acquire) == u64::MAX {
@@ -243,7 +253,8 @@ impl Cluster {
                     }
                     is_warned = false;
                     self.registered_until.store(self.since_origin(began + session_timeout), Ordering::Release);
-                    renewal.anew_above = self.conflict(&view);
+                    let is_replaced = self.storage_replaced.swap(false, Ordering::AcqRel);
+                    renewal.anew_above = self.conflict(&view).max(is_replaced.then_some(view.generation));
                     self.install(view);
                     self.done.send_replace(round);
                     if renewal.anew_above.is_some() {

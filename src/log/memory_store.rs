@@ -147,6 +147,9 @@ impl LogStore for MemoryStore {
         if log.state.leader_epoch > append.leader_epoch {
             return Err(StoreError::FencedLeader(log.state.leader_epoch));
         }
+        if log.state.next_offset < append.known_end {
+            return Err(StoreError::NotReady("the log has lost records".to_owned()));
+        }
         let log_append_time = (append.timestamp_type == TimestampType::LogAppendTime).then_some(append.now_ms);
         let batches = append
             .batches

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use parking_lot::RwLock;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -254,6 +255,34 @@ impl Log {
         for partition in registry.by_topic.values().flat_map(|topic| topic.partitions.values()) {
             partition.doubt_everything();
         }
+    }
+
+    /// The storage may have lost records: looks at every partition that this broker has led.
+    ///
+    /// # Errors
+    /// The storage's, where some could not be looked at.
+    pub async fn look_for_losses(&self) -> Result<(), StoreError> {
+        /// Partitions that are looked at at a time.
+        const CONCURRENT: usize = 16;
+        let known: Vec<Arc<Partition>> = {
+            let registry = self.partitions.read();
+            registry.by_topic.values().flat_map(|topic| topic.partitions.values().cloned()).collect()
+        };
+        let looks = stream::iter(known).map(|partition| async move { partition.look_for_loss().await });
+        looks.buffer_unordered(CONCURRENT).fold(Ok(()), async |all, one| all.and(one)).await
+    }
+
+    /// The storage has forgotten a topic that was there: what it held is lost.
+    pub fn lost(&self, topic_id: TopicId) {
+        let registry = self.partitions.read();
+        for partition in registry.by_topic.get(&topic_id).iter().flat_map(|topic| topic.partitions.values()) {
+            partition.tell_lost_whole();
+        }
+    }
+
+    /// Where the log of a partition ends that this broker need not lead.
+    pub async fn end_of(&self, id: &PartitionId) -> Result<i64, StoreError> {
+        self.shared.store.load(id).await.map(|state| state.next_offset)
     }
 
     /// Memory for a batch that is about to wait for the storage.

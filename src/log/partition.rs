@@ -1,6 +1,7 @@
 //! One partition: what is known of it, its appends one at a time, and who waits for it.
 
 mod high_watermark;
+mod loss;
 
 use std::{
     ops::Deref,
@@ -12,8 +13,9 @@ use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
+use self::loss::Known;
 use super::{
     AppendError, AppendedAt, Shared,
     config::LogConfig,
@@ -45,6 +47,8 @@ struct Inner {
     leadership_doubted: bool,
     /// The epoch that the storage knows this broker to lead with.
     claimed: Option<i32>,
+    /// Outlives the state.
+    known: Option<Known>,
     /// Counts appends of this process.
     appends: u64,
     deleted: bool,
@@ -195,6 +199,7 @@ impl Partition {
         inner.settled = doubts;
         inner.leadership_doubted = false;
         let changed = self.install(&mut inner, loaded, raced);
+        inner.learn_known();
         self.learn_end(&mut inner, promise, life);
         if changed {
             inner.waiters.wake();
@@ -203,8 +208,17 @@ impl Partition {
     }
 
     async fn load_as_leader(&self, epoch: i32, is_claimed: bool) -> Result<LogState, StoreError> {
+        if let Some(over) = self.epoch_over(epoch) {
+            return Err(self.fenced(over));
+        }
+        let known = self.inner.lock().known;
         if is_claimed {
             let loaded = self.shared.store.load(&self.id).await?;
+            if self.tell_loss(known, &loaded)
+                && let Some(over) = self.epoch_over(epoch)
+            {
+                return Err(self.fenced(over));
+            }
             match loaded.leader_epoch {
                 stored if stored == epoch => return Ok(loaded),
                 stored if stored > epoch => return Err(self.fenced(stored)),
@@ -215,7 +229,14 @@ impl Partition {
         let claim = Claim { epoch, leader: self.shared.options.cluster.identity() };
         match self.shared.store.claim(&self.id, &claim).await {
             Err(StoreError::FencedLeader(stored)) => Err(self.fenced(stored)),
-            claimed => claimed,
+            Ok(claimed) => {
+                self.tell_loss(known, &claimed);
+                match self.epoch_over(epoch) {
+                    Some(over) => Err(self.fenced(over)),
+                    None => Ok(claimed),
+                }
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -267,12 +288,6 @@ impl Partition {
             return false;
         }
         if loaded.next_offset < known.next_offset || loaded.leader_epoch != known.leader_epoch {
-            if loaded.next_offset < known.next_offset {
-                warn!(
-                    partition = %self.id, known = known.next_offset, stored = loaded.next_offset,
-                    "the log ends earlier than it did: the storage has lost records"
-                );
-            }
             self.shared.tail.remove(self.key());
         }
         let changed = *known != loaded;
@@ -414,6 +429,7 @@ impl Partition {
             now_ms,
             retention: config.retention(now_ms),
             leader_epoch,
+            known_end: self.inner.lock().known.map_or(0, |known| known.end),
             producers_expire_before_ms: now_ms
                 .saturating_sub(self.shared.options.producer_id_expiration_ms.load(Ordering::Relaxed)),
         };
@@ -464,6 +480,7 @@ impl Partition {
             .collect();
         let mut inner = self.inner.lock();
         inner.appends += 1;
+        inner.learn_appended(outcome.next_offset);
         if let Some(state) = &mut inner.state {
             if let Some(first) = stored.first()
                 && state.epoch_starts.last().is_none_or(|(epoch, _)| *epoch < state.leader_epoch)

@@ -151,6 +151,9 @@ pub struct Append {
     pub retention: Retention,
     /// The epoch this broker leads with.
     pub leader_epoch: i32,
+    /// Where the leader knows the log to end, at least. A storage that has less has lost records, and must not give their
+    /// offsets to others before the leader knows: it answers [`StoreError::NotReady`].
+    pub known_end: i64,
     /// Producers that were not heard of since this time are forgotten (ms; `producer.id.expiration.ms`).
     pub producers_expire_before_ms: i64,
 }

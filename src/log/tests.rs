@@ -20,6 +20,7 @@ struct World {
     store: Arc<MemoryStore>,
     log: Log,
     cluster: Arc<Cluster>,
+    metrics: LogMetrics,
     tasks: Tasks,
 }
 
@@ -30,8 +31,9 @@ async fn world_with(options: Options) -> World {
     }
     let tasks = Tasks::new();
     let cluster = options.cluster.clone();
+    let metrics = options.metrics.clone();
     let log = Log::new(store.clone(), Clock::fixed(1_000), tasks.clone(), options);
-    World { store, log, cluster, tasks }
+    World { store, log, cluster, metrics, tasks }
 }
 
 async fn world() -> World {
@@ -81,6 +83,11 @@ impl World {
         view.live[0].joined = view.generation;
         self.cluster.set_view(view);
         self.log.follow_leadership();
+    }
+
+    /// Ranges and records that were told to be lost.
+    fn lost(&self) -> (u64, u64) {
+        (self.metrics.lost_ranges.get(), self.metrics.lost_records.get())
     }
 
     fn counts(&self) -> Counts {
@@ -434,17 +441,49 @@ async fn a_deleted_topic_answers_those_who_wait_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_comes_back_with_less_is_believed() {
+async fn offsets_that_the_storage_has_lost_are_given_again_only_in_a_newer_epoch() {
     let world = world().await;
     for _ in 0..3 {
         world.append(0, 1, 10).await.expect("stored");
     }
     world.store.lose_all(&partition_id(0));
+    // Nobody has told of it yet: the storage refuses what would give the offsets again.
+    let refused = world.append(0, 1, 10).await;
+    assert!(matches!(refused, Err(AppendError::Store(StoreError::NotReady(_)))), "{refused:?}");
     world.log.everything_changed();
-    let fetched = world.log.fetch(vec![world.wanted(0, 3)], limits(1, 0)).await;
-    assert_eq!(fetched.partitions, [Err(FetchError::OffsetOutOfRange(3))]);
+    for _ in 0..2 {
+        let fetched = world.log.fetch(vec![world.wanted(0, 3)], limits(1, 0)).await;
+        assert!(matches!(fetched.partitions[0], Err(FetchError::Store(StoreError::FencedLeader(_)))), "{fetched:?}");
+    }
     assert_eq!(world.log.tail_cache_bytes(), 0);
+    assert!(world.append(0, 1, 10).await.is_err());
+    world.lead_anew();
     assert_eq!(world.append(0, 1, 10).await.map(|at| at.base_offset), Ok(0));
+    let end = world.partition(0).with_state(|state| state.end_of_epoch(0)).await.expect("known");
+    assert_eq!(end.map(|end| end.end_offset), Some(0), "consumers of the old epoch learn where it ended");
+    assert_eq!(world.lost(), (1, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_told_once_and_also_by_the_broker_that_has_come_anew_before_it_looked() {
+    let world = world().await;
+    for index in [0, 1] {
+        world.append(index, 5, 10).await.expect("stored");
+    }
+    world.append(2, 5, 10).await.expect("stored");
+    world.store.lose_all(&partition_id(0));
+    world.store.lose_all(&partition_id(1));
+    world.lead_anew();
+    assert_eq!(world.partition(0).bounds().await.map(|bounds| bounds.high_watermark), Ok(0));
+    world.log.look_for_losses().await.expect("looked");
+    world.log.look_for_losses().await.expect("looked");
+    assert_eq!(world.lost(), (2, 10));
+    world.append(0, 1, 10).await.expect("a new epoch goes on");
+    world.lose_leadership();
+    world.store.lose_all(&partition_id(0));
+    world.log.look_for_losses().await.expect("looked");
+    world.log.look_for_losses().await.expect("looked");
+    assert_eq!(world.lost(), (3, 11), "who led last tells too");
 }
 
 #[test]

@@ -96,6 +96,8 @@ pub struct LogMetrics {
     pub cache_hits: Counter,
     pub cache_misses: Counter,
     pub cache_bytes: Gauge,
+    pub lost_ranges: Counter,
+    pub lost_records: Counter,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -181,6 +183,12 @@ impl Metrics {
         r.register("weir_appended_bytes", "Bytes of batches that producers wrote", log.appended_bytes.clone());
         r.register("weir_fetched_records", "Records handed to consumers", log.fetched_records.clone());
         r.register("weir_fetched_bytes", "Bytes of batches handed to consumers", log.fetched_bytes.clone());
+        r.register(
+            "weir_lost_ranges",
+            "Ranges of acknowledged records that Redis came back without, each logged",
+            log.lost_ranges.clone(),
+        );
+        r.register("weir_lost_records", "Records in these ranges", log.lost_records.clone());
         r.register("weir_tail_cache_hits", "Reads served from memory", log.cache_hits.clone());
         r.register("weir_tail_cache_misses", "Reads that went to Redis", log.cache_misses.clone());
         r.register("weir_tail_cache_bytes", "Bytes held by the tail cache", log.cache_bytes.clone());

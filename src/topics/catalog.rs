@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     configs::{self, Layers, Values},
@@ -49,6 +49,8 @@ const PROMISING: [&str; 2] = ["weir.durability", "min.insync.replicas"];
 #[derive(Clone, Debug)]
 pub enum CatalogEvent {
     Created(Arc<Topic>),
+    /// The store has gone back and does not know the topic any more. Followed by its deletion.
+    Lost(TopicId),
     /// The topic of this id is gone; one of the same name may be there again.
     Deleted {
         name: TopicName,
@@ -203,10 +205,27 @@ impl Catalog {
                     let touched = changes.topics.iter().map(|(name, _)| name.clone()).collect();
                     self.show(&listeners, &before, before.changed(changes), Some(touched));
                 }
-                Newer::Whole(stored) => self.show(&listeners, &before, before.replaced(stored), None),
+                Newer::Whole(stored) => {
+                    let next = before.replaced(stored);
+                    if next.version.number < before.version.number {
+                        Self::tell_lost(&listeners, &before, &next);
+                    }
+                    self.show(&listeners, &before, next, None);
+                }
             }
         }
         Ok(())
+    }
+
+    /// The store came back with an older catalog than it had.
+    fn tell_lost(listeners: &[Listener], before: &Snapshot, next: &Snapshot) {
+        let (known, stored) = (before.version.number, next.version.number);
+        let lost: Vec<_> = before.topics().filter(|topic| next.get_by_id(topic.id).is_none()).collect();
+        let names: Vec<&str> = lost.iter().map(|topic| topic.name.as_str()).collect();
+        error!(known, stored, lost_topics = ?names, "Redis came back with an older catalog: the latest changes to topics are lost");
+        for topic in lost {
+            listeners.iter().for_each(|listener| listener(&CatalogEvent::Lost(topic.id)));
+        }
     }
 
     /// Makes a snapshot visible and tells the listeners how it differs: only in the topics `touched`, if they are known.

@@ -149,5 +149,8 @@ impl Inner {
         let Some(state) = &self.state else { return };
         let reached = self.high_watermark.map_or(end, |known| known.max(end)).min(state.next_offset);
         self.high_watermark = Some(reached);
+        if let Some(known) = &mut self.known {
+            known.seen = known.seen.max(reached);
+        }
     }
 }

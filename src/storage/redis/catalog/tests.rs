@@ -306,6 +306,7 @@ async fn listeners_are_told_of_changes_by_this_and_other_brokers() {
                 CatalogEvent::Grown(topic) => format!("grown {} {}", topic.name, topic.partitions),
                 CatalogEvent::ConfigsChanged(topic) => format!("configs {}", topic.name),
                 CatalogEvent::SettingsChanged => "settings".to_owned(),
+                CatalogEvent::Lost(id) => format!("lost {id}"),
             });
         }
     });

@@ -90,6 +90,14 @@ impl RedisLog {
                 self.refresh(partition, writer, append, from, &mut is_fresh).await?;
                 continue;
             }
+            if core.next_offset < append.known_end {
+                if is_fresh {
+                    let (end, known) = (core.next_offset, append.known_end);
+                    return Err(StoreError::NotReady(format!("the log ends at {end}, and ended at {known} before")));
+                }
+                self.refresh(partition, writer, append, from, &mut is_fresh).await?;
+                continue;
+            }
             let basis = Basis {
                 options: &self.options,
                 stream: &partition.keys.stream,

@@ -143,6 +143,7 @@ pub(super) fn append(layout: Layout, batches: Vec<ValidatedBatch>) -> Append {
         now_ms: NOW,
         retention: Retention::default(),
         leader_epoch: 0,
+        known_end: 0,
         producers_expire_before_ms: 0,
     }
 }

@@ -1,0 +1,105 @@
+//! What Redis came back without: looked for whenever it is another server, or has another history, than before.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    cluster::Cluster,
+    coordinator::{Coordinator, CoordinatorError, Fetch},
+    log::{Log, durability::Life, store::StoreError},
+    model::PartitionId,
+    topics::Catalog,
+};
+
+pub(super) struct Losses {
+    /// The last that was looked at.
+    life: Life,
+    is_due: bool,
+    cluster: Arc<Cluster>,
+    log: Arc<Log>,
+    audit: Arc<Notify>,
+}
+
+impl Losses {
+    pub(super) fn new(life: Life, cluster: Arc<Cluster>, log: Arc<Log>, audit: Arc<Notify>) -> Self {
+        Self { life, is_due: false, cluster, log, audit }
+    }
+
+    /// Redis was connected anew, in `life`.
+    pub(super) fn connected(&mut self, life: Life) {
+        if self.life == life {
+            return;
+        }
+        warn!(
+            "Redis is another server, or was started again: leader epochs rise, topics and groups are read again, and what it \
+             has lost is told"
+        );
+        self.life = life;
+        self.is_due = true;
+        self.cluster.storage_replaced();
+    }
+
+    /// Looks at the logs, where that is due; when it fails, it still is.
+    pub(super) async fn look(&mut self) -> Result<(), StoreError> {
+        if self.is_due {
+            self.log.look_for_losses().await?;
+            self.is_due = false;
+            self.audit.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// Tells of offsets that groups have committed beyond the end of a log, when the broker starts and when `wanted`: of a loss that no
+/// running broker has seen this is all that can be known.
+pub(super) async fn audit_offsets(
+    wanted: Arc<Notify>,
+    (log, groups, topics): (Arc<Log>, Arc<Coordinator>, Arc<Catalog>),
+    stopping: CancellationToken,
+) {
+    /// Groups may be loading, and Redis be gone again.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let audits = async {
+        loop {
+            while audit(&log, &groups, &topics).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            wanted.notified().await;
+        }
+    };
+    stopping.run_until_cancelled(audits).await;
+}
+
+async fn audit(log: &Log, groups: &Coordinator, topics: &Catalog) -> Result<(), CoordinatorError> {
+    for (group, _) in groups.list().await? {
+        let fetched = groups.fetch(&group, Fetch { partitions: None, stable: false }).await.answer().await;
+        let fetched = match fetched {
+            // Its new coordinator looks.
+            Err(CoordinatorError::NotCoordinator) => continue,
+            fetched => fetched?,
+        };
+        for (at, committed) in fetched {
+            let (Some(committed), Some(topic)) = (committed, topics.get_by_id(at.topic)) else { continue };
+            let partition = PartitionId { topic: topic.name.clone(), topic_id: at.topic, index: at.partition };
+            let end = match log.end_of(&partition).await {
+                Ok(end) => end,
+                Err(StoreError::NotSent(_) | StoreError::OutcomeUnknown(_) | StoreError::NotReady(_)) => {
+                    return Err(CoordinatorError::NotAvailable);
+                }
+                Err(_) => continue,
+            };
+            if committed.offset > end {
+                warn!(
+                    %group, topic = %partition.topic, partition = partition.index, committed = committed.offset, end,
+                    records = committed.offset - end,
+                    "a group has committed an offset beyond the end of the log, of records that Redis has lost: its consumers get \
+                     OFFSET_OUT_OF_RANGE, or are told where the epoch ended, and go on as their auto.offset.reset says"
+                );
+            }
+        }
+    }
+    Ok(())
+}
