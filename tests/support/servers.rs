@@ -194,3 +194,100 @@ pub fn http(address: SocketAddr, path: &str) -> String {
     stream.read_to_string(&mut answer).expect("text");
     answer
 }
+
+/// A Redis with replicas, and three Sentinels that watch it as `main` and take it for dead after half a second.
+pub struct Watched {
+    /// The first master first.
+    pub servers: Vec<Redis>,
+    sentinels: Vec<(Child, u16)>,
+    _folder: TempDir,
+}
+
+impl Watched {
+    pub fn start(replicas: usize) -> Self {
+        let master = Redis::start(&[]);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sentinels = (0..3).map(|number| sentinel(folder.path(), number, master.port)).collect();
+        let mut servers = vec![master];
+        for _ in 0..replicas {
+            let replica = servers[0].replica();
+            servers.push(replica);
+        }
+        let this = Self { servers, sentinels, _folder: folder };
+        let knows_all = |port: &u16| {
+            let facts = this.ask(*port, "MASTER");
+            let fact = |name: &str| facts.get(name).cloned().unwrap_or_default();
+            fact("num-slaves") == replicas.to_string() && fact("num-other-sentinels") == "2"
+        };
+        let all_know_all = || this.sentinels.iter().all(|(_, port)| knows_all(port));
+        assert!(eventually(all_know_all), "the Sentinels do not find each other");
+        this
+    }
+
+    pub fn url(&self) -> String {
+        let all: Vec<String> = self.sentinels.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        format!("redis-sentinel://{}/main", all.join(","))
+    }
+
+    fn ask(&self, port: u16, word: &str) -> std::collections::HashMap<String, String> {
+        let asked = redis::Client::open(format!("redis://127.0.0.1:{port}"))
+            .and_then(|client| client.get_connection())
+            .and_then(|mut connection| redis::cmd("SENTINEL").arg(word).arg("main").query(&mut connection));
+        asked.unwrap_or_default()
+    }
+
+    /// The port that every Sentinel names.
+    pub fn master(&self) -> Option<u16> {
+        let named = |port| self.ask(port, "MASTER").get("port").and_then(|port| port.parse().ok());
+        let all: Vec<Option<u16>> = self.sentinels.iter().map(|(_, port)| named(*port)).collect();
+        all[0].filter(|first| all.iter().all(|port| *port == Some(*first)))
+    }
+
+    /// The server that the Sentinels have made the master in place of the one at `port`.
+    pub fn successor(&self, port: u16) -> &Redis {
+        let mut found = None;
+        let has_switched = || {
+            found = self.master().filter(|master| *master != port);
+            found.is_some()
+        };
+        assert!(eventually(has_switched), "no replica is promoted");
+        self.servers.iter().find(|server| Some(server.port) == found).expect("one of ours")
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        for (child, _) in &mut self.sentinels {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn sentinel(folder: &Path, number: u32, master: u16) -> (Child, u16) {
+    (0..5)
+        .find_map(|_| {
+            let port = free_port();
+            let file = folder.join(format!("sentinel-{number}.conf"));
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 2\n\
+                 sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+            );
+            std::fs::write(&file, settings).expect("a file");
+            let mut child = Command::new("redis-server")
+                .arg(&file)
+                .arg("--sentinel")
+                .current_dir(folder)
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("redis-server is installed");
+            let mut has_ended = false;
+            let listens = eventually(|| {
+                has_ended = matches!(child.try_wait(), Ok(Some(_)));
+                has_ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
+            });
+            assert!(listens, "a Sentinel does not listen");
+            (!has_ended).then_some((child, port))
+        })
+        .expect("a Sentinel that runs")
+}

@@ -79,8 +79,8 @@ impl Partition {
         if self.leads().is_ok() {
             self.doubt();
             return match self.load().await {
-                // It is seen to.
-                Err(StoreError::FencedLeader(_)) => Ok(()),
+                // A loss is seen to, and the topic's is told by the catalog.
+                Err(StoreError::FencedLeader(_) | StoreError::NoSuchPartition) => Ok(()),
                 looked => looked,
             };
         }

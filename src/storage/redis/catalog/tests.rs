@@ -444,6 +444,24 @@ async fn a_history_that_went_another_way_is_noticed_at_the_same_version() {
 }
 
 #[tokio::test]
+async fn the_loss_of_the_latest_change_alone_is_noticed() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    create(&one, "kept", 1).await.expect("created");
+    create(&one, "lost", 1).await.expect("created");
+    world.redis.command(&["HDEL", &world.redis.keyspace().topics(), "lost"]).await;
+    world.redis.command(&["DECR", &world.redis.keyspace().catalog_version()]).await;
+    world.redis.command(&["XTRIM", &world.redis.keyspace().catalog_changes(), "MAXLEN", "1"]).await;
+    let last: redis::streams::StreamRangeReply = redis::from_redis_value(
+        world.redis.command(&["XRANGE", &world.redis.keyspace().catalog_changes(), "-", "+"]).await,
+    )
+    .expect("a stream");
+    world.redis.command(&["XDEL", &world.redis.keyspace().catalog_changes(), &last.ids[0].id]).await;
+    one.refresh().await.expect("Redis is up");
+    assert!(one.get("lost").is_none() && one.get("kept").is_some());
+}
+
+#[tokio::test]
 async fn brokers_that_change_things_at_once_come_to_know_the_same() {
     let seed: u64 = rand::random();
     println!("seed {seed}");

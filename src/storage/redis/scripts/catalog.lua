@@ -153,7 +153,8 @@ local function since(keys, args)
   end
   local known = tonumber(args[1])
   local entries = redis.call('XRANGE', keys[6], args[1] .. '-' .. args[2], '+', 'COUNT', TOLD + 1)
-  if args[2] == '0' or #entries ~= tonumber(number) - known + 1 then
+  -- An older version than is known: Redis has lost changes.
+  if args[2] == '0' or #entries == 0 or #entries ~= tonumber(number) - known + 1 then
     return { 'whole' }
   end
   local answer, seen = { 'changes', number, mark }, {}
