@@ -6,13 +6,19 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run test lint bench bench-quick parity torture torture-faults
+.PHONY: run run-archive test test-archive lint bench bench-quick parity torture torture-faults
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
 
+run-archive: ## the same with the cold tier (Delta Lake tables on S3 or a disk), which takes minutes more to build
+	@scripts/run --features archive
+
 test: ## all tests, with a real Redis and real clients
 	@scripts/test
+
+test-archive: ## the cold tier's tests, with an S3 server and programs that read its tables
+	@scripts/test-archive
 
 lint: ## format, clippy, shell scripts
 	@scripts/lint
