@@ -26,7 +26,9 @@ use kafka_protocol::{
 };
 use support::{
     Connection,
-    ledger::{batch, create_topic, fetch_request, new_producer, produce_request, read_all, topic, write_until},
+    ledger::{
+        attempt, batch, create_topic, fetch_request, new_producer, produce_request, read_all, topic, write_until,
+    },
     process::{eventually, weir},
     servers::{Broker, Redis, Watched, free_port, http},
 };
@@ -177,8 +179,8 @@ fn write_what_will_be_lost(address: SocketAddr, keep: impl FnOnce(), producer: i
     assert_eq!(produce(address, producer, 10, 7), 10);
 }
 
-/// What everybody is told of the seven records, where the log went back to `producer`'s first ten.
-fn the_loss_is_told(broker: &Broker, http_address: SocketAddr, epoch_before: i32) {
+/// What everybody is told of the seven records; `next`, a producer's and its next sequence number, goes on.
+fn the_loss_is_told(broker: &Broker, http_address: SocketAddr, epoch_before: i32, (producer, next): (i64, u64)) {
     let address = broker.address;
     says(broker, "first_lost=10 last_lost=16 records=7");
     says(broker, "committed=17 end=10 records=7");
@@ -189,10 +191,10 @@ fn the_loss_is_told(broker: &Broker, http_address: SocketAddr, epoch_before: i32
     assert!(eventually(|| end_of_epoch(address, epoch_before) == (0, epoch_before, 10)), "where the old epoch ended");
     assert_eq!(divergence(address, 17, epoch_before), (epoch_before, 10));
     // The freed offsets go to others, in the new epoch.
-    assert_eq!(produce(address, -1, 500, 3), 10);
+    assert_eq!(produce(address, producer, next, 3), 10);
     assert_eq!(end_of_epoch(address, epoch_before), (0, epoch_before, 10));
     assert_eq!(end_of_epoch(address, epoch), (0, epoch, 13));
-    assert_eq!(read_all(address), (0..10).chain(500..503).collect::<Vec<_>>());
+    assert_eq!(read_all(address), (0..10).chain(next..next + 3).collect::<Vec<_>>());
     assert_eq!(broker.log().matches("they are lost").count(), 1, "told once");
 }
 
@@ -224,19 +226,24 @@ fn what_a_failover_lost_is_told_with_its_range_and_its_offsets_come_again_in_a_n
     let epoch = leader_epoch(broker.address);
     let killed = Instant::now();
     watched.servers[0].kill();
-    the_loss_is_told(&broker, http_address, epoch);
+    the_loss_is_told(&broker, http_address, epoch, (-1, 500));
     println!("a loss was told, and its offsets were given again, {:?} after the kill", killed.elapsed());
 }
 
 #[test]
-fn a_redis_restored_from_an_older_snapshot_is_told_of_in_the_same_way() {
+fn a_redis_restored_from_an_older_snapshot_is_told_of_in_the_same_way_and_an_idempotent_producer_goes_on() {
     let mut redis = Redis::start(&[]);
     let (broker, http_address) = with_http(&redis.url());
     let save = || redis::cmd("SAVE").exec(&mut redis.connection()).expect("saved");
-    write_what_will_be_lost(broker.address, save, -1);
+    let producer = new_producer(&mut Connection::to(broker.address));
+    write_what_will_be_lost(broker.address, save, producer);
     let epoch = leader_epoch(broker.address);
     redis.restart();
-    the_loss_is_told(&broker, http_address, epoch);
+    the_loss_is_told(&broker, http_address, epoch, (producer, 17));
+    // A gap that no loss explains is refused as ever.
+    let request = produce_request(batch(producer, 25, 1));
+    let refused = attempt(broker.address, &request);
+    assert_eq!(refused, Some(ResponseError::OutOfOrderSequenceNumber.code()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{
     entries::Entries,
     functions::{self, Answer, Keys, call},
     plan::{Basis, MOST_BATCHES, Plan, mark_interval},
-    producers::Producer,
+    producers::{LostProducer, Producer},
 };
 use crate::{
     log::store::{Append, AppendOutcome, AppendRefusal, Appended, StoreError},
@@ -103,6 +103,7 @@ impl RedisLog {
                 stream: &partition.keys.stream,
                 core: &core,
                 producers: &writer.producers,
+                lost: &writer.lost,
                 timestamps_until: writer.timestamps_until,
             };
             let mut plan = Plan::of(&basis, append, from);
@@ -143,6 +144,7 @@ impl RedisLog {
                     }
                     for (batch, base_offset) in plan.accepted.iter().zip(base_offsets) {
                         if let Some((id, producer)) = batch.landed_producer(base_offset) {
+                            writer.lost.remove(&id);
                             writer.producers.insert(id, Some(producer));
                         }
                         plan.answered.push((batch.index, Ok(batch.landed(base_offset))));
@@ -161,6 +163,7 @@ impl RedisLog {
                     view.generation = generation;
                     view.core = Some(core.clone());
                     drop(view);
+                    writer.note_loss(&core, self.options.state_max_fields);
                     writer.producers.clear();
                     if let Some(values) = values {
                         writer.producers = known_producers(&producer_ids(append, from), values);
@@ -194,6 +197,7 @@ impl RedisLog {
         let known = partition.view.lock().core.clone();
         if let Some(core) = known {
             if writer.producers_at.as_ref() != Some(&core) {
+                writer.note_loss(&core, self.options.state_max_fields);
                 writer.producers.clear();
                 writer.producers_at = Some(core.clone());
             }
@@ -221,6 +225,7 @@ impl RedisLog {
             view.generation = generation;
             view.core = Some(snapshot.core.clone());
         }
+        writer.note_loss(&snapshot.core, self.options.state_max_fields);
         if writer.producers_at.as_ref() != Some(&snapshot.core)
             || writer.producers.len() > self.options.state_max_fields
         {
@@ -433,6 +438,26 @@ impl RedisLog {
                     return Err(StoreError::OutcomeUnknown(format!("{lost}; then {error}")));
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// What is known of producers is replaced by that as of `core`: where the log went back, it is kept how far they had come, of
+    /// about `most`.
+    fn note_loss(&mut self, core: &Core, most: usize) {
+        let went_back = |at: &Core| at.topic_id == core.topic_id && at.next_offset > core.next_offset;
+        if !self.producers_at.as_ref().is_some_and(went_back) {
+            return;
+        }
+        if self.lost.len() > most {
+            self.lost.clear();
+        }
+        for (id, known) in &self.producers {
+            if let Some(lost) = known.as_ref().and_then(LostProducer::of) {
+                // One that has not written since an earlier loss had come further.
+                self.lost.entry(*id).or_insert(lost);
             }
         }
     }

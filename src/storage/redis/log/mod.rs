@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 use self::{
     core::{Core, EntryId, log_start},
     functions::{Keys, Loaded, Snapshot},
-    producers::Producer,
+    producers::{LostProducer, Producer},
 };
 use super::{client::Client, server};
 use crate::{
@@ -121,6 +121,8 @@ struct Writer {
     /// As of the core `producers_at`; `None` for a producer that Redis does not know.
     producers: HashMap<i64, Option<Producer>>,
     producers_at: Option<Core>,
+    /// How far producers had come whose latest batches Redis has lost.
+    lost: HashMap<i64, LostProducer>,
     /// Records below this offset have a field `__ts` even if it is 0.
     timestamps_until: i64,
     trimmed_at: Option<Instant>,

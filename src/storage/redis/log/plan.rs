@@ -9,7 +9,7 @@ use super::{
     core::{Core, EntryId},
     entries::Entries,
     entry::{Body, Timestamp, TimestampField},
-    producers::{PastBatch, Producer, Verdict, judge},
+    producers::{LostProducer, PastBatch, Producer, Verdict, judge},
 };
 use crate::{
     log::store::{Append, AppendRefusal, Appended, Layout, StoredBatch, ValueFormat},
@@ -40,6 +40,8 @@ pub(super) struct Basis<'a> {
     pub(super) core: &'a Core,
     /// Holds every producer of the append.
     pub(super) producers: &'a HashMap<i64, Option<Producer>>,
+    /// Redis knows less of these than they were answered.
+    pub(super) lost: &'a HashMap<i64, LostProducer>,
     pub(super) timestamps_until: i64,
 }
 
@@ -134,6 +136,11 @@ impl Plan {
                     self.answered.push((index, Ok(duplicate(&past))));
                     return true;
                 }
+                Verdict::Refused(AppendRefusal::OutOfOrderSequence)
+                    if !self.producers.contains_key(&identity.id)
+                        && known.zip(basis.lost.get(&identity.id)).is_some_and(|(known, lost)| {
+                            lost.explains(known, identity.epoch, header.base_sequence)
+                        }) => {}
                 Verdict::Refused(refusal) => {
                     self.answered.push((index, Err(refusal)));
                     return true;

@@ -137,11 +137,55 @@ pub(super) fn judge(known: Option<&Producer>, epoch: i16, first_sequence: i32, c
     if first_sequence == expected { Verdict::Accepted } else { Verdict::Refused(AppendRefusal::OutOfOrderSequence) }
 }
 
+/// How far a producer had come that Redis knows less of than it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LostProducer {
+    epoch: i16,
+    last_sequence: i32,
+}
+
+impl LostProducer {
+    pub(super) fn of(known: &Producer) -> Option<Self> {
+        Some(Self { epoch: known.epoch, last_sequence: known.last_sequence()? })
+    }
+
+    /// Whether a batch that is out of order by what is left follows what was lost: nothing from its first sequence on is
+    /// stored, and what lies before it was answered and will not come again.
+    pub(super) fn explains(&self, left: &Producer, epoch: i16, first_sequence: i32) -> bool {
+        let expected = match left.last_sequence() {
+            Some(last) if left.epoch == epoch => increment_sequence(last, 1),
+            _ => 0,
+        };
+        // Sequences go round after i32::MAX.
+        let ahead = |sequence: i32| (i64::from(sequence) - i64::from(expected)).rem_euclid(1 << 31);
+        epoch == self.epoch
+            && left.epoch <= epoch
+            && ahead(first_sequence) <= ahead(increment_sequence(self.last_sequence, 1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_gap_is_explained_by_what_was_lost_and_by_no_more() {
+        let known = |epoch, last_sequence| Producer {
+            epoch,
+            last_use_ms: 0,
+            batches: vec![PastBatch { timestamp: 0, first_sequence: last_sequence, last_sequence, base_offset: 0 }],
+        };
+        let lost = LostProducer::of(&known(2, 20)).expect("it had written");
+        for (first_sequence, explained) in [(11, true), (15, true), (21, true), (22, false), (10, false), (3, false)] {
+            assert_eq!(lost.explains(&known(2, 10), 2, first_sequence), explained, "{first_sequence}");
+        }
+        assert!(lost.explains(&known(1, 99), 2, 21), "its new epoch was lost too");
+        assert!(!lost.explains(&known(2, 10), 3, 21), "of a newer epoch nothing was lost");
+        let round = LostProducer::of(&known(2, 3)).expect("it had written");
+        assert!(round.explains(&known(2, i32::MAX - 1), 2, 4) && !round.explains(&known(2, i32::MAX - 1), 2, 5));
+    }
 
     fn batch(first: i32, last: i32, offset: i64) -> PastBatch {
         PastBatch { timestamp: 5, first_sequence: first, last_sequence: last, base_offset: offset }
