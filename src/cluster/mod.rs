@@ -293,7 +293,7 @@ impl Cluster {
             warn!(
                 stored = refused.stored_epoch,
                 known = view.generation,
-                "leader epochs were lost; going on above them"
+                "the epoch of a partition can't go on: it was given before, or Redis has lost records of it; this broker comes anew above it"
             );
             refused.stored_epoch.max(view.generation)
         })
