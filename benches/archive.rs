@@ -1,6 +1,7 @@
 //! The cold tier's table: how fast records are archived and read back, what they take at rest, how soon a cold seek answers.
 //! `cargo bench --features archive --bench archive` uses a folder; with `-- URL [ENDPOINT]` also a bucket
-//! (credentials from the environment). CPU is the whole process's, all threads.
+//! (credentials from the environment). `PAYLOAD_MB` and `ZSTD_LEVEL` are variables of the environment. CPU is the whole process's,
+//! all threads.
 
 use std::{
     sync::Arc,
@@ -20,8 +21,8 @@ use weir::{
     tasks::Tasks,
 };
 
-/// Payload bytes (keys and values) of one run.
-const PAYLOAD: usize = 256 * 1024 * 1024;
+/// Payload (keys and values) of one run, where `PAYLOAD_MB` does not say otherwise.
+const PAYLOAD_MB: usize = 256;
 const BATCH_BYTES: usize = 64 * 1024;
 /// As consumers ask by default (`max.partition.fetch.bytes`).
 const FETCH_BYTES: usize = 1024 * 1024;
@@ -62,10 +63,15 @@ struct Records {
     end: i64,
 }
 
+fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 fn records(json: bool) -> Records {
+    let wanted = number("PAYLOAD_MB").unwrap_or(PAYLOAD_MB) * 1_000_000;
     let mut random = StdRng::seed_from_u64(7);
     let (mut batches, mut payload, mut offset) = (Vec::new(), 0, 0_i64);
-    while payload < PAYLOAD {
+    while payload < wanted {
         let options = BatchOptions { compression: Compression::new(Codec::None), ..BatchOptions::default() };
         let mut builder = BatchBuilder::new(options);
         let base_offset = offset;
@@ -157,7 +163,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let url = url::Url::from_directory_path(folder.path()).expect("a URL");
-    let level = std::env::var("ZSTD_LEVEL").ok().and_then(|text| text.parse().ok());
+    let level = number("ZSTD_LEVEL").and_then(|level| i32::try_from(level).ok());
     let mut places = vec![("folder", DeltaOptions::at(url.as_str()))];
     if let Some(url) = arguments.first() {
         let endpoint = arguments.get(1).cloned();
