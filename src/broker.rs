@@ -1,5 +1,6 @@
 //! Builds every part once, starts it, drains it; the only place that knows them all.
 
+mod archive;
 mod domain;
 mod durability;
 mod losses;
@@ -11,6 +12,7 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::archive::run_job;
 use self::domain::Domain;
 use crate::{
     clock::Clock,
@@ -26,7 +28,7 @@ use crate::{
     },
     protocol::api,
     storage::redis::{
-        client::{self, Client},
+        client::Client,
         durability::RedisDurability,
         embedded::{self, EmbeddedError, EmbeddedRedis},
         registry::{self, Registration, RegistryError},
@@ -63,6 +65,10 @@ pub enum BrokerError {
     ClusterId { configured: String, stored: String },
     #[error("another broker has taken node id {0}: give one of them another with --node-id")]
     Replaced(NodeId),
+    #[error("the archive at {url}: {reason}")]
+    Archive { url: String, reason: String },
+    #[error("`weir archive` needs archive.url, and a Redis that brokers share: set redis.url (--redis-url)")]
+    Job,
     #[error("the system refuses to tell of signals: {0}")]
     Signals(io::Error),
 }
@@ -96,6 +102,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BrokerEr
 
 /// Tells whether a broker would start with this configuration, in a line for people. Starts and ends an embedded Redis.
 pub async fn check(config: &Config) -> Result<String, BrokerError> {
+    archive::open(config, &Tasks::new())?;
     let redis = StartedRedis::start(config).await?;
     let StartedRedis { place, server, .. } = &redis;
     let mut lines = vec![format!(
@@ -168,13 +175,7 @@ impl StartedRedis {
 async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -> Result<(), BrokerError> {
     let apis: Vec<ApiRow> = api::SERVED.iter().map(counted).collect();
     let metrics = Metrics::new(&apis, config.metrics_max_series);
-    let options = client::Options {
-        url: redis.url.clone(),
-        keyspace: config.keyspace.clone(),
-        pool_size: config.redis.connections,
-        connect_timeout: config.redis.connect_timeout,
-        response_timeout: config.redis.response_timeout,
-    };
+    let options = domain::client_options(config, &redis.url);
     let client = Client::connect_counted(options, metrics.redis.clone())
         .await
         .map_err(|error| BrokerError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
@@ -215,10 +216,11 @@ async fn start(
     foundations: &Tasks,
     replaced: &CancellationToken,
 ) -> Result<Registered, BrokerError> {
+    let archive = archive::open(config, tasks)?;
     server::claim_layout(client).await?;
     let syncer = redis.embedded.as_ref().map(EmbeddedRedis::syncer);
     let durability = RedisDurability::start(client.clone(), syncer, tasks.clone()).await?;
-    let domain = Domain::start(config, &redis.settings, client, durability.clone(), metrics, tasks).await?;
+    let domain = Domain::start(config, &redis.settings, client, durability.clone(), archive, metrics, tasks).await?;
     if let Some(note) = durability::check_topics(&domain.topics, &redis.server.standing) {
         warn!("{note}");
     }

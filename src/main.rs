@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use weir::{
     broker::{self, BrokerError},
-    config::{Arguments, Config, LogFormat},
+    config::{Arguments, Config, LogFormat, Role},
     telemetry::logging,
 };
 
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    match runtime.block_on(run(config)) {
+    match runtime.block_on(run(config, arguments.role)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error}");
@@ -85,7 +85,7 @@ fn raise_file_limit() {
 }
 
 /// Runs until the first SIGTERM or SIGINT and what it takes to drain; a second one ends the process at once.
-async fn run(config: Config) -> Result<(), BrokerError> {
+async fn run(config: Config, role: Option<Role>) -> Result<(), BrokerError> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(BrokerError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(BrokerError::Signals)?;
@@ -104,7 +104,12 @@ async fn run(config: Config) -> Result<(), BrokerError> {
         }
     };
     tokio::select! {
-        ended = broker::run(config, stop) => ended,
+        ended = async {
+            match role {
+                None => broker::run(config, stop).await,
+                Some(Role::Archive) => broker::run_job(config, stop).await,
+            }
+        } => ended,
         () = signals => Ok(()),
     }
 }

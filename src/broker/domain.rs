@@ -9,25 +9,33 @@ use std::{
 };
 
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::losses::{Losses, audit_offsets};
+use super::{
+    archive as cold,
+    losses::{Losses, audit_offsets},
+};
 use crate::{
     clock::Clock,
     cluster::{self, Cluster},
     config::Config,
     coordinator::{self, Coordinator, TopicNames},
     groups,
-    jobs::retention,
+    jobs::{
+        archive::{Archiver, Led},
+        retention,
+    },
     log::{
         self, Log,
+        archive::Archive,
         durability::{Dial, Promise},
         producer_ids::ProducerIds,
-        store::StoreError,
+        store::{LogStore, StoreError},
     },
     model::{PartitionId, TopicId, TopicName},
     storage::redis::{
-        catalog::RedisCatalogStore, client::Client, durability::RedisDurability, groups::RedisGroupStore,
+        catalog::RedisCatalogStore, client, client::Client, durability::RedisDurability, groups::RedisGroupStore,
         log as redis_log, log::RedisLog, producer_ids::RedisProducerIds,
     },
     tasks::Tasks,
@@ -58,6 +66,7 @@ impl Domain {
         settings: &StaticSettings,
         client: &Arc<Client>,
         durability: Arc<RedisDurability>,
+        archive: Option<Arc<dyn Archive>>,
         metrics: &Metrics,
         tasks: &Tasks,
     ) -> Result<Self, StoreError> {
@@ -65,20 +74,19 @@ impl Domain {
         let fixed = Layers { fixed: settings.broker.clone(), ..Layers::default() };
         let logs =
             Arc::new(RedisLog::new(client.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
+        let notes = logs.clone();
         #[cfg(feature = "planted-faults")]
         let logs = crate::faults::log(logs);
-        let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
-        let options = topics::Options {
-            node: config.node,
-            settings: settings.clone(),
-            clock: clock.clone(),
-            durability: durability.clone(),
-        };
-        let topics = Catalog::load(catalog, logs.clone(), options).await?;
+        let topics = catalog(config, settings, client, logs.clone(), durability.clone()).await?;
         let settings = topics.settings().load_full();
         let cluster = Arc::new(Cluster::new(cluster_options(config, &settings)));
         let dial = Dial { durability: durability.clone(), promised: promised(&topics) };
-        let log_options = log::Options { dial, ..log_options(&settings, metrics, cluster.clone()) };
+        let cold = archive.zip(config.archive.as_ref());
+        let cold = cold.map(|(archive, wanted)| cold::tier(archive, notes, wanted, &metrics.cold));
+        if cold.is_none() {
+            cold::warn_of_archived_topics(&topics);
+        }
+        let log_options = log::Options { dial, cold: cold.clone(), ..log_options(&settings, metrics, cluster.clone()) };
         topics.subscribe({
             let (expiration, settings) = (log_options.producer_id_expiration_ms.clone(), topics.settings().clone());
             move |event| {
@@ -87,7 +95,12 @@ impl Domain {
                 }
             }
         });
-        let log = Arc::new(Log::new(logs, clock.clone(), tasks.clone(), log_options));
+        let log = Arc::new(Log::new(logs.clone(), clock.clone(), tasks.clone(), log_options));
+        if let (Some(tier), Some(wanted)) = (cold, config.archive.as_ref().filter(|archive| archive.is_job_here)) {
+            let led = Arc::new(Led(log.clone()));
+            let job = Archiver::new(logs, tier, topics.clone(), led, clock.clone(), cold::job_options(wanted));
+            tasks.spawn("archive", Arc::new(job).run(tasks.stopping().clone()));
+        }
         let group_store = Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone()));
         #[cfg(feature = "planted-faults")]
         let group_store = crate::faults::groups(group_store);
@@ -184,8 +197,44 @@ impl Domain {
     }
 }
 
+/// The topics, as Redis has them.
+pub(super) async fn catalog(
+    config: &Config,
+    settings: &StaticSettings,
+    client: &Arc<Client>,
+    logs: Arc<dyn LogStore>,
+    durability: Arc<RedisDurability>,
+) -> Result<Arc<Catalog>, StoreError> {
+    let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
+    let options = topics::Options { node: config.node, settings: settings.clone(), clock: Clock::system(), durability };
+    Catalog::load(catalog, logs, options).await
+}
+
+/// Reads the catalog again when it changes, for who follows nothing else of Redis.
+pub(super) async fn follow_catalog(topics: Arc<Catalog>, client: Arc<Client>, stopping: CancellationToken) {
+    loop {
+        let next = tokio::time::timeout(CATALOG_RECHECK, client.changes().next());
+        if stopping.run_until_cancelled(next).await.is_none() {
+            return;
+        }
+        if let Err(error) = topics.refresh().await {
+            warn!(%error, "the catalog of topics could not be read again; it is tried again soon");
+        }
+    }
+}
+
+pub(super) fn client_options(config: &Config, url: &str) -> client::Options {
+    client::Options {
+        url: url.to_owned(),
+        keyspace: config.keyspace.clone(),
+        pool_size: config.redis.connections,
+        connect_timeout: config.redis.connect_timeout,
+        response_timeout: config.redis.response_timeout,
+    }
+}
+
 /// What each partition's topic promises; a topic that is gone promises nothing.
-fn promised(topics: &Arc<Catalog>) -> Arc<dyn Fn(&PartitionId) -> Promise + Send + Sync> {
+pub(super) fn promised(topics: &Arc<Catalog>) -> Arc<dyn Fn(&PartitionId) -> Promise + Send + Sync> {
     let topics = topics.clone();
     Arc::new(move |partition| {
         topics.get_by_id(partition.topic_id).map_or(Promise::MEMORY, |topic| topic.log_config.promise)
@@ -200,7 +249,7 @@ impl TopicNames for CatalogNames {
     }
 }
 
-fn storage_options(settings: &BrokerSettings) -> redis_log::Options {
+pub(super) fn storage_options(settings: &BrokerSettings) -> redis_log::Options {
     redis_log::Options {
         record_layout_max_records: settings.weir_record_max_records_per_batch,
         record_layout_max_bytes: settings.weir_record_max_bytes_per_batch,

@@ -10,6 +10,10 @@ use clap::Parser;
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "weir", version, max_term_width = 110)]
 pub struct Arguments {
+    /// What to be instead of a broker.
+    #[arg(value_enum)]
+    pub role: Option<Role>,
+
     /// Settings in TOML (config/weir.toml shows them all). Also WEIR_CONFIG.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -54,6 +58,13 @@ pub struct Arguments {
     /// Check the settings and Redis, then exit: 0 if Weir would start, 1 or 2 if not.
     #[arg(long)]
     pub check: bool,
+}
+
+/// What this process does instead of serving clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Copies topics to the archive for all brokers on one Redis, which have archive.job=off.
+    Archive,
 }
 
 impl Arguments {

@@ -19,6 +19,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("log.dirs", "use `data.dir` (--data-dir)"),
 ];
 
+/// Whether topics may be archived.
+const TIERS: &str = "remote.log.storage.system.enable";
+
 /// Every broker setting that can be given.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     configs::broker().map(|definition| definition.name)
@@ -34,12 +37,16 @@ pub(super) fn instead_of(name: &str) -> Option<&'static str> {
 }
 
 /// Checks each value by itself, then what they say together.
-pub(super) fn settings(sources: &Sources) -> Result<StaticSettings, ConfigError> {
+pub(super) fn settings(sources: &Sources, has_archive: bool) -> Result<StaticSettings, ConfigError> {
     let mut broker = Values::new();
     for (name, given) in &sources.broker {
         let definition = configs::broker_definition(name).expect("unknown names were refused when they were read");
         check(definition, given)?;
         broker.insert(name.clone(), definition.normalized(&given.text()));
+    }
+    let tiers = broker.entry(TIERS.to_owned()).or_insert_with(|| has_archive.to_string());
+    if tiers == "true" && !has_archive {
+        return Err(ConfigError::Conflict(format!("`{TIERS}` is true, but there is no archive: set archive.url")));
     }
     let mut patterns = Vec::new();
     for table in &sources.topics {

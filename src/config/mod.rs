@@ -1,5 +1,6 @@
 //! File, environment and flags become one checked [`Config`].
 
+mod archive;
 mod arguments;
 mod broker;
 mod listeners;
@@ -10,7 +11,8 @@ mod sources;
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
-pub use arguments::Arguments;
+pub use archive::Archive;
+pub use arguments::{Arguments, Role};
 pub use listeners::{Address, Listener};
 pub use memory::MemoryLimit;
 pub use settings::{SETTINGS, Setting, environment_name};
@@ -53,6 +55,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub http: Option<Address>,
     pub redis: Redis,
+    /// Where topics are archived.
+    pub archive: Option<Archive>,
     pub keyspace: Keyspace,
     /// That serve clients.
     pub threads: usize,
@@ -141,6 +145,7 @@ impl Config {
             RedisServer::Url(url)
         };
         let http = own.text("http")?;
+        let archive = Archive::of(&own)?;
         Ok(Self {
             node: NodeId(own.number("node.id", 0, i64::from(i32::MAX))?),
             listeners: listeners::listeners(own.given("listen"), own.given("advertise"))?,
@@ -170,7 +175,8 @@ impl Config {
                     filter
                 },
             },
-            settings: broker::settings(&sources)?,
+            settings: broker::settings(&sources, archive.is_some())?,
+            archive,
             sources,
         })
     }

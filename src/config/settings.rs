@@ -96,6 +96,68 @@ pub const SETTINGS: &[Setting] = &[
         "10000",
         "Partitions, and partitions of groups, that `/metrics` shows one by one; the others are only counted.",
     ),
+    setting(
+        "archive.url",
+        None,
+        "",
+        "Where topics with `remote.storage.enable` are archived: `s3://BUCKET/PREFIX` or `file:///PATH`, with credentials from the \
+         usual environment (`AWS_ACCESS_KEY_ID` and so on). Needs a build with the feature `archive`. Not given: nowhere.",
+    ),
+    setting(
+        "archive.endpoint",
+        None,
+        "",
+        "The S3 server, where it is not Amazon's: `http://` or `https://`, host and port.",
+    ),
+    setting("archive.region", None, "", "The bucket's region. Not given: `AWS_REGION` or us-east-1."),
+    setting(
+        "archive.path.style",
+        None,
+        "false",
+        "`true` where the bucket stands in the path and not in the host's name, as with MinIO.",
+    ),
+    setting("archive.allow.http", None, "false", "`true` allows an endpoint without TLS."),
+    setting("archive.cache.bytes", None, "134217728", "Bytes of the archive that are kept in memory for readers."),
+    setting("archive.zstd.level", None, "3", "How hard the archive's files are compressed, 1 to 22."),
+    setting(
+        "archive.file.bytes",
+        None,
+        "134217728",
+        "At what size a file of the archive is closed, about; also how much of a partition waits before it is copied, unless time \
+         or `local.retention.*` wants it sooner.",
+    ),
+    setting(
+        "archive.lag.ms",
+        None,
+        "3600000",
+        "Records older than this are copied also where they do not fill a file.",
+    ),
+    setting("archive.interval.ms", None, "30000", "The pause between two rounds of the archival job."),
+    setting(
+        "archive.rate.bytes",
+        None,
+        "0",
+        "The most bytes a second that the archival job copies, so that it leaves Redis and the network to clients; 0 is no limit.",
+    ),
+    setting(
+        "archive.hot.limit.bytes",
+        None,
+        "1073741824",
+        "How many bytes of a partition may wait to be archived while the archive can't be reached; 0 is no limit.",
+    ),
+    setting(
+        "archive.when.full",
+        None,
+        "refuse",
+        "What happens at that limit: `refuse` answers appends with a retriable error, `drop` removes the oldest records, archived or \
+         not.",
+    ),
+    setting(
+        "archive.job",
+        None,
+        "broker",
+        "Who copies: `broker`, each broker what it leads; `off`, nobody here, since `weir archive` runs as a process of its own.",
+    ),
     setting("log.format", None, "text", "`text` or `json`, on standard error."),
     setting(
         "log.level",

@@ -89,10 +89,13 @@ async fn find(
     }
     let failed = |error| errors::reading(&error);
     let epoch = known_epoch(asked.current_leader_epoch);
-    let (bounds, first_epoch) = partition
+    let (bounds, first_epoch, local, tiered) = partition
         .with_state(|state| {
             check_leader_epoch(state.leader_epoch, epoch)?;
-            Ok((Bounds::of(state), state.epoch_at(state.log_start_offset)))
+            let placed = |offset| (offset, state.epoch_at(offset));
+            let tiered = state.cold.filter(|cold| !cold.is_empty()).map(|cold| placed(cold.bounds.end_offset - 1));
+            let first_epoch = state.epoch_at(state.log_start_offset);
+            Ok((Bounds::of(state), first_epoch, placed(state.local_start_offset), tiered))
         })
         .await
         .map_err(failed)?
@@ -100,8 +103,9 @@ async fn find(
     let at = |offset, leader_epoch| Some(TimestampedOffset { offset, timestamp: -1, leader_epoch });
     match timestamp {
         LATEST => Ok(at(bounds.high_watermark, bounds.leader_epoch)),
-        EARLIEST | EARLIEST_LOCAL => Ok(at(bounds.log_start_offset, first_epoch)),
-        LATEST_TIERED => Ok(None),
+        EARLIEST => Ok(at(bounds.log_start_offset, first_epoch)),
+        EARLIEST_LOCAL => Ok(at(local.0, local.1)),
+        LATEST_TIERED => Ok(tiered.and_then(|(offset, epoch)| at(offset, epoch))),
         MAX_TIMESTAMP => {
             let found = services.log.find_max_timestamp(&partition).await.map_err(failed)?;
             // Records without any timestamp: the first of them has the largest, -1.

@@ -51,7 +51,7 @@ fn between(partitions: usize, interval: Duration) -> Duration {
 async fn check(log: &Log, topics: &Catalog) {
     let now_ms = log.now_ms();
     let mut partitions = Vec::new();
-    for topic in topics.snapshot().topics().filter(|topic| topic.log_config.delete) {
+    for topic in topics.snapshot().topics().filter(|topic| topic.log_config.is_trimmed()) {
         let retention = topic.log_config.retention(now_ms);
         let led = topic.partition_ids().filter(|partition| log.leads(partition));
         partitions.extend(led.map(|partition| (partition, retention)));

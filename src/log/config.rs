@@ -29,13 +29,46 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// `weir.retention.records`; `None` is no limit.
     pub retention_records: Option<u64>,
+    /// `remote.storage.enable`; none without a cold tier.
+    pub tier: Option<Tier>,
     /// What `acks=all` waits for: `weir.durability`, the server's floor and `min.insync.replicas` together.
     pub promise: Promise,
 }
 
+/// How a log with a cold tier is kept (KIP-405).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tier {
+    /// Not `remote.log.copy.disable`: the log is copied, and what is not copied stays.
+    pub copies: bool,
+    /// `local.retention.ms`; `None` is no limit.
+    pub local_retention_ms: Option<i64>,
+    /// `local.retention.bytes`; `None` is no limit.
+    pub local_retention_bytes: Option<u64>,
+    /// `weir.archive.file.bytes`; `None` is the broker's `archive.file.bytes`.
+    pub file_bytes: Option<u64>,
+}
+
 impl LogConfig {
-    /// What may be removed at `now_ms`.
+    /// What may be removed from the storage at `now_ms`.
     pub fn retention(&self, now_ms: i64) -> Retention {
+        match self.tier.filter(|tier| tier.copies) {
+            Some(tier) => Retention {
+                before_timestamp: tier.local_retention_ms.map(|kept| now_ms.saturating_sub(kept)),
+                max_bytes: tier.local_retention_bytes,
+                max_records: None,
+                hold: Hold::Unarchived,
+            },
+            None => self.whole_retention(now_ms),
+        }
+    }
+
+    /// Whether retention may ever remove anything from the storage. With a cold tier also where the policy is empty.
+    pub fn is_trimmed(&self) -> bool {
+        self.delete || self.tier.is_some_and(|tier| tier.copies)
+    }
+
+    /// What may be removed of the log as a whole, be it archived.
+    pub fn whole_retention(&self, now_ms: i64) -> Retention {
         if !self.delete {
             return Retention::default();
         }
@@ -62,5 +95,16 @@ mod tests {
         let removed =
             Retention { before_timestamp: Some(4_000), max_bytes: Some(1), max_records: Some(1), hold: Hold::AsNoted };
         assert_eq!(limited.retention(5_000), removed);
+    }
+
+    #[test]
+    fn with_a_cold_tier_the_storage_keeps_what_is_local_and_the_log_the_rest() {
+        let tier = Tier { copies: true, local_retention_ms: Some(10), local_retention_bytes: None, file_bytes: None };
+        let tiered = LogConfig { retention_ms: Some(1_000), tier: Some(tier), ..config() };
+        let local = Retention { before_timestamp: Some(4_990), hold: Hold::Unarchived, ..Retention::default() };
+        assert_eq!(tiered.retention(5_000), local);
+        assert_eq!(tiered.whole_retention(5_000).before_timestamp, Some(4_000));
+        let read_only = LogConfig { tier: Some(Tier { copies: false, ..tier }), ..tiered };
+        assert_eq!(read_only.retention(5_000).before_timestamp, Some(4_000));
     }
 }

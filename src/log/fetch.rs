@@ -162,7 +162,13 @@ impl Log {
     /// Reads up to the limits; waits while there is less than wanted and nothing to report. Dropping it ends the wait.
     pub async fn fetch(&self, wanted: Vec<Wanted>, limits: FetchLimits) -> Fetched {
         let deadline = deadline_in(limits.max_wait);
-        let empty = Bounds { log_start_offset: -1, high_watermark: -1, leader_epoch: -1, size_bytes: 0 };
+        let empty = Bounds {
+            log_start_offset: -1,
+            local_start_offset: -1,
+            high_watermark: -1,
+            leader_epoch: -1,
+            size_bytes: 0,
+        };
         let found = wanted
             .iter()
             .map(|_| Ok(FetchedPartition { bounds: empty, batches: Vec::new(), divergence: None }))
@@ -304,6 +310,8 @@ impl Fetch<'_> {
         for (place, position, bounds) in readable {
             let Some(wanted) = self.wanted.get(*place) else { continue };
             let stored = usize::try_from(bounds.size_bytes).unwrap_or(usize::MAX);
+            // What the archive has of it is not known.
+            let stored = if *position < bounds.local_start_offset { usize::MAX } else { stored };
             let there = wanted.partition.cached_bytes(*position, wanted.max_bytes).unwrap_or(stored);
             estimate = estimate.saturating_add(there.min(wanted.max_bytes));
             if estimate >= limit {

@@ -261,6 +261,7 @@ pub(super) fn config() -> LogConfig {
         retention_ms: None,
         retention_bytes: None,
         retention_records: None,
+        tier: None,
         promise: Promise::MEMORY,
     }
 }

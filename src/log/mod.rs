@@ -14,6 +14,7 @@ pub mod store;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub mod tiered;
 mod waiters;
 
 use std::{
@@ -37,7 +38,7 @@ use self::{
     config::LogConfig,
     durability::{Dial, Unkept},
     session::Sessions,
-    store::{AppendRefusal, Capacity, LogState, LogStore, ProducerState, Retention, StoreError, TimestampedOffset},
+    store::{AppendRefusal, Capacity, LogState, LogStore, ProducerState, Retention, StoreError},
     tail::TailCache,
 };
 use crate::{
@@ -63,6 +64,8 @@ pub struct Options {
     pub producer_id_expiration_ms: Arc<AtomicI64>,
     pub sessions: session::Options,
     pub dial: Dial,
+    /// Where older records go; none without an archive.
+    pub cold: Option<tiered::ColdTier>,
     pub metrics: LogMetrics,
     /// Says which partitions this broker leads.
     pub cluster: Arc<Cluster>,
@@ -78,6 +81,7 @@ impl Default for Options {
             producer_id_expiration_ms: Arc::new(AtomicI64::new(24 * 60 * 60 * 1000)),
             sessions: session::Options::default(),
             dial: Dial::default(),
+            cold: None,
             metrics: LogMetrics::default(),
             cluster: Arc::new(Cluster::alone(NodeId(0))),
         }
@@ -314,20 +318,6 @@ impl Log {
         })
     }
 
-    /// The first record at or after the log start whose timestamp is at least `timestamp`.
-    pub async fn find_timestamp(
-        &self,
-        partition: &Partition,
-        timestamp: i64,
-    ) -> Result<Option<TimestampedOffset>, StoreError> {
-        self.shared.store.find_timestamp(partition.id(), timestamp).await
-    }
-
-    /// The first record with the largest timestamp.
-    pub async fn find_max_timestamp(&self, partition: &Partition) -> Result<Option<TimestampedOffset>, StoreError> {
-        self.shared.store.find_max_timestamp(partition.id()).await
-    }
-
     /// Removes what is below `before_offset`. Returns the log start after it.
     pub async fn delete_records(&self, partition: &Partition, before_offset: i64) -> Result<i64, StoreError> {
         let log_start_offset = self.shared.store.delete_records(partition.id(), before_offset).await?;
@@ -338,11 +328,16 @@ impl Log {
     /// The retention check of one partition; `known` only if it is loaded.
     pub async fn retain(&self, id: &PartitionId, retention: Retention) -> Result<LogState, StoreError> {
         let state = self.shared.store.retain(id, retention).await?;
+        self.take_state(id, state.clone());
+        Ok(state)
+    }
+
+    /// Takes over what a change by this broker made of a log, if the partition is loaded.
+    pub fn take_state(&self, id: &PartitionId, state: LogState) {
         let known = self.partitions.read().find(id.topic_id, id.index);
         if let Some(partition) = known {
-            partition.take_state(state.clone());
+            partition.take_state(state);
         }
-        Ok(state)
     }
 
     pub async fn producers(&self, partition: &Partition) -> Result<Vec<ProducerState>, StoreError> {

@@ -5,7 +5,10 @@ mod loss;
 
 use std::{
     ops::Deref,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -18,14 +21,16 @@ use tracing::debug;
 use self::loss::Known;
 use super::{
     AppendError, AppendedAt, Shared,
+    archive::Cold,
     config::LogConfig,
     durability::{Acks, Life, Promise, Reply, Unkept},
     queue::{Entry, Queue},
-    store::{Append, AppendOutcome, Claim, LogState, Read, StoreError, StoredBatch},
+    store::{Append, AppendOutcome, Claim, LogState, LogStore, Read, StoreError, StoredBatch},
     tail::Key,
+    tiered::{ColdTier, Seam},
     waiters::{Waiter, Waiters},
 };
-use crate::{model::PartitionId, protocol::records::ValidatedBatch};
+use crate::{model::PartitionId, protocol::records::ValidatedBatch, tasks::Tasks};
 
 /// A partition as this broker knows it. Costs no task and no connection while idle.
 pub struct Partition {
@@ -33,6 +38,8 @@ pub struct Partition {
     shared: Arc<Shared>,
     /// Held while the state is being read, so that it is read once for all who need it.
     loading: tokio::sync::Mutex<()>,
+    /// Appends are refused until more is archived; told once.
+    is_full: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -93,6 +100,8 @@ impl Deref for LogView<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub log_start_offset: i64,
+    /// The first offset that is not only in the archive.
+    pub local_start_offset: i64,
     pub high_watermark: i64,
     pub leader_epoch: i32,
     pub size_bytes: u64,
@@ -120,7 +129,13 @@ impl Pending {
 
 impl Partition {
     pub(super) fn new(id: PartitionId, shared: Arc<Shared>) -> Self {
-        Self { id, shared, loading: tokio::sync::Mutex::default(), inner: Mutex::default() }
+        Self {
+            id,
+            shared,
+            loading: tokio::sync::Mutex::default(),
+            is_full: AtomicBool::default(),
+            inner: Mutex::default(),
+        }
     }
 
     pub fn id(&self) -> &PartitionId {
@@ -373,6 +388,12 @@ impl Partition {
         let (batches, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|entry| (entry.batch, (entry.reply, entry.answer, entry.held))).unzip();
         let timestamps: Vec<i64> = batches.iter().map(ValidatedBatch::max_timestamp).collect();
+        if let Err(error) = self.check_room(&config).await {
+            for (reply, _, _held) in replies {
+                let _ = reply.send(Err(AppendError::Store(error.clone())));
+            }
+            return;
+        }
         // Asked for before the append: what another storage answers instead must not count as safe.
         let life = self.waited_for(config.promise);
         match self.store_group(&config, batches).await {
@@ -517,7 +538,33 @@ impl Partition {
             return Ok(batches);
         }
         metrics.cache_misses.inc();
-        self.shared.store.read(&self.id, read).await
+        self.read_stored(read).await
+    }
+
+    pub(super) fn store(&self) -> &dyn LogStore {
+        &*self.shared.store
+    }
+
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.shared.tasks
+    }
+
+    pub(super) fn cold_tier(&self) -> Option<&ColdTier> {
+        self.shared.options.cold.as_ref()
+    }
+
+    pub(super) fn is_full(&self) -> &AtomicBool {
+        &self.is_full
+    }
+
+    /// As far as it is known; none of a log without a cold part.
+    pub(super) fn seam(&self) -> Option<Seam> {
+        self.inner.lock().state.as_ref().and_then(Seam::of)
+    }
+
+    /// As far as it is known.
+    pub(super) fn unarchived_bytes(&self) -> Option<u64> {
+        self.inner.lock().state.as_ref().map(LogState::unarchived_bytes)
     }
 
     pub(super) fn read_cached(&self, read: &Read) -> Option<Vec<StoredBatch>> {
@@ -535,6 +582,10 @@ impl Partition {
             && state.log_start_offset < log_start_offset
         {
             state.log_start_offset = log_start_offset;
+            state.local_start_offset = state.local_start_offset.max(log_start_offset);
+            if let Some(Cold { bounds, .. }) = &mut state.cold {
+                bounds.start_offset = bounds.start_offset.max(log_start_offset.min(bounds.end_offset));
+            }
             inner.waiters.wake();
         }
         self.shared.tail.trim(self.key(), log_start_offset);
@@ -596,6 +647,7 @@ impl Bounds {
     pub fn of(state: &LogView<'_>) -> Self {
         Self {
             log_start_offset: state.log_start_offset,
+            local_start_offset: state.local_start_offset,
             high_watermark: state.high_watermark,
             leader_epoch: state.leader_epoch,
             size_bytes: state.size_bytes,

@@ -237,6 +237,13 @@ pub struct Read {
     pub codec: Codec,
 }
 
+impl Read {
+    /// Without compression where the storage encodes: for who encodes it another way.
+    pub fn uncompressed(offset: i64, max_bytes: usize, end_offset: i64) -> Self {
+        Self { offset, max_bytes, end_offset, codec: Codec::None }
+    }
+}
+
 /// A record's place and time, for ListOffsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimestampedOffset {

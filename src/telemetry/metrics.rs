@@ -56,6 +56,7 @@ pub struct Metrics {
     requests: Vec<Option<Arc<RequestMetrics>>>,
     pub network: NetworkMetrics,
     pub log: LogMetrics,
+    pub cold: ColdMetrics,
     pub redis: RedisMetrics,
     max_series: usize,
 }
@@ -98,6 +99,24 @@ pub struct LogMetrics {
     pub cache_bytes: Gauge,
     pub lost_ranges: Counter,
     pub lost_records: Counter,
+}
+
+/// The cold tier's.
+#[derive(Clone, Debug, Default)]
+pub struct ColdMetrics {
+    pub copied_records: Counter,
+    pub copied_bytes: Counter,
+    pub copy_errors: Counter,
+    pub read_bytes: Counter,
+    pub read_errors: Counter,
+    /// Fetches that went on without what the archive had not given yet.
+    pub delayed_reads: Counter,
+    pub refused_appends: Counter,
+    /// Of the partitions that this broker copies.
+    pub lag_bytes: Gauge,
+    pub lag_records: Gauge,
+    /// Bytes at rest of these.
+    pub size_bytes: Gauge,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -168,6 +187,7 @@ impl Metrics {
         let requests = request_metrics(&mut registry, apis);
         let network = NetworkMetrics::default();
         let log = LogMetrics::default();
+        let cold = ColdMetrics::default();
         let redis = RedisMetrics::default();
         let r = &mut registry;
         r.register("weir_network_received_bytes", "Bytes of requests read", network.received_bytes.clone());
@@ -192,6 +212,7 @@ impl Metrics {
         r.register("weir_tail_cache_hits", "Reads served from memory", log.cache_hits.clone());
         r.register("weir_tail_cache_misses", "Reads that went to Redis", log.cache_misses.clone());
         r.register("weir_tail_cache_bytes", "Bytes held by the tail cache", log.cache_bytes.clone());
+        cold_metrics(r, &cold);
         r.register(
             "weir_redis_command_duration_seconds",
             "Time from sending a command, pipeline or transaction to Redis to its answer",
@@ -205,7 +226,7 @@ impl Metrics {
             redis.unsynced.clone(),
         );
         r.register("weir_redis_failures", "Commands that failed, by what is known of them", redis.failures.clone());
-        Arc::new(Self { registry, requests, network, log, redis, max_series })
+        Arc::new(Self { registry, requests, network, log, cold, redis, max_series })
     }
 
     /// For tests and tools that look at none.
@@ -231,6 +252,27 @@ impl Metrics {
         text::encode_eof(&mut out).expect("a String takes any text");
         out
     }
+}
+
+fn cold_metrics(r: &mut Registry, cold: &ColdMetrics) {
+    r.register("weir_archive_copied_records", "Records copied to the archive", cold.copied_records.clone());
+    r.register("weir_archive_copied_bytes", "Bytes of batches copied to the archive", cold.copied_bytes.clone());
+    r.register("weir_archive_copy_errors", "Copies, and removals, that failed", cold.copy_errors.clone());
+    r.register("weir_archive_read_bytes", "Bytes of batches read from the archive", cold.read_bytes.clone());
+    r.register("weir_archive_read_errors", "Reads of the archive that failed", cold.read_errors.clone());
+    r.register(
+        "weir_archive_delayed_reads",
+        "Fetches answered without what the archive had not given yet",
+        cold.delayed_reads.clone(),
+    );
+    r.register(
+        "weir_archive_refused_appends",
+        "Appends refused because too much waits to be archived",
+        cold.refused_appends.clone(),
+    );
+    r.register("weir_archive_lag_bytes", "Bytes of batches that are not archived yet", cold.lag_bytes.clone());
+    r.register("weir_archive_lag_records", "Records that are not archived yet", cold.lag_records.clone());
+    r.register("weir_archive_size_bytes", "Bytes at rest in the archive", cold.size_bytes.clone());
 }
 
 fn request_metrics(registry: &mut Registry, apis: &[ApiRow]) -> Vec<Option<Arc<RequestMetrics>>> {

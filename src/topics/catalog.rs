@@ -325,7 +325,8 @@ impl Catalog {
     /// [`CreateError::InvalidConfig`].
     pub fn check_configs(&self, name: &str, configs: &Values) -> Result<(), CreateError> {
         let snapshot = self.snapshot.load();
-        configs::validate_topic(configs, &snapshot.pattern_configs(name), snapshot.layers())
+        let before = snapshot.get(name).map(|topic| &topic.configs);
+        configs::validate_topic(before, configs, &snapshot.pattern_configs(name), snapshot.layers())
             .map_err(|error| CreateError::InvalidConfig(error.0))?;
         if !PROMISING.iter().any(|name| configs.contains_key(*name)) {
             return Ok(());

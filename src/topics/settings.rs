@@ -48,7 +48,7 @@ impl StaticSettings {
                 definition.validate(value).map_err(|error| InvalidSetting::Value(error.to_string()))?;
             }
             let layers = Layers { fixed: broker.clone(), ..Layers::default() };
-            configs::validate_topic(&Values::new(), &pattern.configs, &layers)
+            configs::validate_topic(None, &Values::new(), &pattern.configs, &layers)
                 .map_err(|error| InvalidSetting::Value(format!("{}: {error}", pattern.pattern)))?;
         }
         Ok(Self { broker, patterns })
@@ -78,7 +78,7 @@ pub fn validate(values: &Values) -> Result<(), InvalidSetting> {
     }
     let layers = Layers { fixed: values.clone(), ..Layers::default() };
     validate_together(&layers).map_err(InvalidSetting::Value)?;
-    configs::validate_topic(&Values::new(), &Values::new(), &layers)
+    configs::validate_topic(None, &Values::new(), &Values::new(), &layers)
         .map_err(|error| InvalidSetting::Value(error.to_string()))
 }
 

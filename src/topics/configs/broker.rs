@@ -109,6 +109,13 @@ pub(super) const BROKER: &[Definition] = &[
         "The most bytes of all requests that are being read and served; -1 is no limit.",
     )
     .kafka_default("-1"),
+    Definition::new(
+        "remote.log.storage.system.enable",
+        Boolean,
+        "false",
+        Any,
+        "Whether topics may be archived. It is true where archive.url is set, and can only be true there.",
+    ),
     Definition::new("socket.request.max.bytes", Int, "104857600", AtLeast(1), "The longest request."),
     Definition::new(
         "weir.append.bytes",

@@ -1,6 +1,6 @@
 //! The broker configs that give topics their defaults.
 
-use super::topic::{NO_COMPACTION, NO_FLUSH, NO_REPLICAS, NO_SEGMENTS, NO_TIERS};
+use super::topic::{NO_COMPACTION, NO_FLUSH, NO_REPLICAS, NO_SEGMENTS};
 use super::{
     Check::{Any, AtLeast, Between, Durability, Level, ListOf, OneOf, Ratio},
     Definition,
@@ -117,11 +117,9 @@ pub(super) const BROKER_LOG: &[Definition] = &[
         .dynamic()
         .no_effect(NO_SEGMENTS),
     Definition::new("log.local.retention.bytes", Long, "-2", AtLeast(-2), "The default of local.retention.bytes.")
-        .dynamic()
-        .no_effect(NO_TIERS),
+        .dynamic(),
     Definition::new("log.local.retention.ms", Long, "-2", AtLeast(-2), "The default of local.retention.ms.")
-        .dynamic()
-        .no_effect(NO_TIERS),
+        .dynamic(),
     Definition::new(
         "log.message.timestamp.after.max.ms",
         Long,

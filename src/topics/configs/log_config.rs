@@ -1,5 +1,7 @@
 //! A topic's configs as its log needs them.
 
+mod tiered;
+
 use super::{Layers, Source, Values, broker_definition, list_items, topic_definition};
 use crate::{
     log::{
@@ -17,21 +19,24 @@ pub struct InvalidTopicConfig(pub String);
 
 /// Checks all that is set for one topic: names, values, and how they go together with what the broker gives.
 ///
+/// `before` is what the topic was set to, if it is there.
+///
 /// # Errors
 /// With Kafka's words.
-pub fn validate_topic(values: &Values, pattern: &Values, broker: &Layers) -> Result<(), InvalidTopicConfig> {
+pub fn validate_topic(
+    before: Option<&Values>,
+    values: &Values,
+    pattern: &Values,
+    broker: &Layers,
+) -> Result<(), InvalidTopicConfig> {
     for (name, value) in values {
         let definition =
             topic_definition(name).ok_or_else(|| InvalidTopicConfig(format!("Unknown topic config name: {name}")))?;
         definition.validate(value).map_err(|error| InvalidTopicConfig(error.to_string()))?;
     }
     let resolved = Effective { values, pattern, broker };
-    if resolved.flag("remote.storage.enable") {
-        return Err(InvalidTopicConfig(
-            "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."
-                .to_owned(),
-        ));
-    }
+    let had_tier = before.is_some_and(|before| Effective { values: before, pattern, broker }.flag(ENABLE));
+    tiered::validate(&resolved, had_tier).map_err(InvalidTopicConfig)?;
     let (least, most) = (resolved.number("min.compaction.lag.ms"), resolved.number("max.compaction.lag.ms"));
     if least > most {
         return Err(InvalidTopicConfig(format!(
@@ -76,6 +81,7 @@ pub fn log_config(values: &Values, pattern: &Values, broker: &Layers) -> LogConf
         retention_ms: limit(resolved.number("retention.ms")),
         retention_bytes: limit(resolved.number("retention.bytes")).and_then(|bytes| u64::try_from(bytes).ok()),
         retention_records: limit(resolved.number("weir.retention.records")).and_then(|count| u64::try_from(count).ok()),
+        tier: tiered::tier(&resolved),
         promise: resolved.promise(),
     }
 }
@@ -98,6 +104,8 @@ fn level(text: &str) -> Promise {
 fn limit(value: i64) -> Option<i64> {
     (value >= 0).then_some(value)
 }
+
+const ENABLE: &str = "remote.storage.enable";
 
 struct Effective<'a> {
     values: &'a Values,
@@ -135,6 +143,11 @@ impl Effective<'_> {
         self.text(name).parse().unwrap_or(-1)
     }
 
+    fn broker_flag(&self, name: &str) -> bool {
+        let definition = broker_definition(name).expect("only names of the table are asked for");
+        self.broker.resolve(definition).value.as_deref() == Some("true")
+    }
+
     fn flag(&self, name: &str) -> bool {
         self.text(name) == "true"
     }
@@ -150,13 +163,12 @@ mod tests {
     }
 
     fn told(pairs: &[(&str, &str)]) -> Option<String> {
-        validate_topic(&values(pairs), &Values::new(), &Layers::default()).err().map(|error| error.0)
+        validate_topic(None, &values(pairs), &Values::new(), &Layers::default()).err().map(|error| error.0)
     }
 
     #[test]
     fn unknown_names_and_conflicts_are_refused_with_kafkas_words() {
         assert_eq!(told(&[("nope", "1")]).as_deref(), Some("Unknown topic config name: nope"));
-        assert!(told(&[("remote.storage.enable", "true")]).is_some_and(|text| text.starts_with("Tiered Storage")));
         assert_eq!(
             told(&[("min.compaction.lag.ms", "5"), ("max.compaction.lag.ms", "4")]).as_deref(),
             Some("conflict topic config setting min.compaction.lag.ms (5) > max.compaction.lag.ms (4)")

@@ -11,7 +11,6 @@ pub(super) const NO_SEGMENTS: &str = "Redis keeps a log as one stream; there are
 pub(super) const NO_FLUSH: &str = "what an acknowledgement promises is decided by Redis' persistence";
 pub(super) const NO_COMPACTION: &str = "logs are not compacted yet";
 pub(super) const NO_REPLICAS: &str = "Redis replicates, brokers do not";
-pub(super) const NO_TIERS: &str = "there is no tiered storage";
 
 const fn define(
     name: &'static str,
@@ -60,11 +59,11 @@ pub const TOPIC: &[Definition] = &[
     define("leader.replication.throttled.replicas", List, "", ThrottledReplicas,
         "Replicas whose replication is throttled on the leader's side.").no_effect(NO_REPLICAS),
     define("local.retention.bytes", Long, "-2", AtLeast(-2),
-        "How many bytes stay local with tiered storage; -2 follows retention.bytes.")
-        .given_by(&[("log.local.retention.bytes", Same)]).no_effect(NO_TIERS),
+        "How many bytes of batches stay in Redis once they are archived; -2 follows retention.bytes, -1 is no limit.")
+        .given_by(&[("log.local.retention.bytes", Same)]),
     define("local.retention.ms", Long, "-2", AtLeast(-2),
-        "How long records stay local with tiered storage; -2 follows retention.ms.")
-        .given_by(&[("log.local.retention.ms", Same)]).no_effect(NO_TIERS),
+        "How long records stay in Redis once they are archived; -2 follows retention.ms, -1 is no limit.")
+        .given_by(&[("log.local.retention.ms", Same)]),
     define("max.compaction.lag.ms", Long, "9223372036854775807", AtLeast(1),
         "The longest time that a record stays uncompacted.")
         .given_by(&[("log.cleaner.max.compaction.lag.ms", Same)]).no_effect(NO_COMPACTION),
@@ -93,11 +92,11 @@ pub const TOPIC: &[Definition] = &[
         "Whether a new segment's file is allocated at full size.")
         .given_by(&[("log.preallocate", Same)]).no_effect(NO_SEGMENTS),
     define("remote.log.copy.disable", Boolean, "false", Any,
-        "Whether copying to tiered storage is stopped.").no_effect(NO_TIERS),
+        "Whether nothing more is archived; what is archived stays readable (KIP-950)."),
     define("remote.log.delete.on.disable", Boolean, "false", Any,
-        "Whether tiered data goes when tiered storage is turned off.").no_effect(NO_TIERS),
+        "Whether what is archived goes when remote.storage.enable is turned off, which needs it (KIP-950)."),
     define("remote.storage.enable", Boolean, "false", Any,
-        "Whether the topic uses tiered storage; true is refused.").no_effect(NO_TIERS),
+        "Whether the topic is archived (KIP-405); needs a broker with archive.url."),
     define("retention.bytes", Long, "-1", Any,
         "How many bytes of batches a partition keeps; negative is no limit.")
         .given_by(&[("log.retention.bytes", Same)]),
@@ -119,6 +118,8 @@ pub const TOPIC: &[Definition] = &[
     define("unclean.leader.election.enable", Boolean, "false", Any,
         "Whether a replica that is not in sync may lead.")
         .given_by(&[("unclean.leader.election.enable", Same)]).no_effect(NO_REPLICAS),
+    define("weir.archive.file.bytes", Long, "-1", AtLeast(-1),
+        "At what size a file of the archive is closed, about; -1 is the broker's archive.file.bytes."),
     define("weir.durability", String, "memory", Durability,
         "What acks=all promises: Redis has the records (memory), they survive the death of any process (written), of the machine (fsync), or N replicas of Redis have them (replicas:N). docs/reliability.md says how.")
         .given_by(&[("weir.durability", Same)]),
