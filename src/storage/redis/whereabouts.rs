@@ -10,7 +10,7 @@ use super::sentinel::{Nowhere, SentinelUrl, Sentinels};
 
 pub(super) enum Whereabouts {
     Given(Box<ConnectionInfo>),
-    Sentinels(Sentinels),
+    Sentinels(Box<Sentinels>),
 }
 
 /// Whether a URL is one that Weir takes.
@@ -28,7 +28,7 @@ impl Whereabouts {
     /// `connect_timeout`: how long a Sentinel may take to answer.
     pub(super) fn of(url: &str, connect_timeout: Duration) -> Result<Self, RedisError> {
         match SentinelUrl::parse(url) {
-            Some(Ok(url)) => Ok(Self::Sentinels(Sentinels::new(url, connect_timeout))),
+            Some(Ok(url)) => Ok(Self::Sentinels(Box::new(Sentinels::new(url, connect_timeout)))),
             Some(Err(text)) => Err(RedisError::from((ErrorKind::InvalidClientConfig, "the URL", text))),
             None => Ok(Self::Given(Box::new(with_settings(url.into_connection_info()?)))),
         }
