@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     CoordinatorError, Shared,
-    command::{Command, Reply, Results, give},
+    command::{Asked, Command, Reply, Results, give},
     store::{GroupEpoch, GroupWrite, Loaded, StoreError, WriteError},
     writer::Writer,
 };
@@ -89,7 +89,7 @@ enum Parked {
 pub(super) struct Actor {
     id: GroupId,
     shared: Arc<Shared>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Asked>,
     /// `None` where the broker stops already.
     writer: Option<Writer>,
     /// The epoch that this broker coordinated the group with when it loaded it last.
@@ -118,7 +118,7 @@ impl Actor {
     pub(super) fn new(
         id: GroupId,
         shared: Arc<Shared>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Asked>,
         coordinates_since: Arc<AtomicI32>,
     ) -> Self {
         let mut actor = Self {
@@ -185,9 +185,14 @@ impl Actor {
                 () = stopping.cancelled(), if !ends => ends = true,
                 () = until(self.wake_at), if at_rest && self.wake_at.is_some() => self.time_passes(),
                 command = self.commands.recv(), if accepts => match command {
-                    Some(command @ Command::Reconsider) => self.stalled = Some(command),
-                    Some(command) if command.needs_rest() && self.group.is_some() => self.stalled = Some(command),
-                    Some(command) => self.take(command),
+                    Some(Asked { command: command @ Command::Reconsider, .. }) => self.stalled = Some(command),
+                    Some(Asked { command, under }) if self.is_outdated(under) => {
+                        command.refuse(CoordinatorError::NotCoordinator);
+                    }
+                    Some(Asked { command, .. }) if command.needs_rest() && self.group.is_some() => {
+                        self.stalled = Some(command);
+                    }
+                    Some(Asked { command, .. }) => self.take(command),
                     None => ends = true,
                 },
             }
@@ -199,11 +204,20 @@ impl Actor {
         self.group.as_ref().is_some_and(|group| !group.exists()) && self.parked.is_empty()
     }
 
+    /// Whether the group was loaded under another epoch than `under`.
+    fn is_outdated(&self, under: Option<i32>) -> bool {
+        self.group.is_some() && under != Some(self.since())
+    }
+
+    fn since(&self) -> i32 {
+        self.coordinates_since.load(Ordering::Acquire)
+    }
+
     fn take(&mut self, command: Command) {
         if let Command::Reconsider = command {
             match self.shared.cluster.coordinates(&self.id) {
                 None => self.resigned = true,
-                Some(epoch) if epoch == self.coordinates_since.load(Ordering::Acquire) => {}
+                Some(epoch) if epoch == self.since() => {}
                 Some(_) => self.drop_group(CoordinatorError::NotCoordinator, false),
             }
             return;
@@ -391,6 +405,10 @@ impl Actor {
                 debug!(group = %self.id, %error, "a group can't be loaded; retrying");
                 self.load_later();
             }
+            // Another broker may have coordinated the group while it was being loaded.
+            Finished::Loaded(Ok(_)) if self.shared.cluster.coordinates(&self.id) != Some(self.since()) => {
+                self.load(false)
+            }
             Finished::Loaded(Ok(loaded)) => {
                 let settings = self.shared.settings.clone();
                 let (group, epoch) = match loaded {
@@ -450,7 +468,7 @@ impl Actor {
         self.shared.groups.lock().remove(&self.id);
         self.forget(CoordinatorError::NotCoordinator);
         self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
+        while let Ok(Asked { command, .. }) = self.commands.try_recv() {
             command.refuse(CoordinatorError::NotCoordinator);
         }
     }

@@ -57,7 +57,19 @@ pub(super) enum Command {
     Reconsider,
 }
 
+/// A command on its way to the group's task.
+pub(super) struct Asked {
+    pub(super) command: Command,
+    /// The epoch that this broker coordinated the group with. The command is not carried out under another: its client went on
+    /// elsewhere meanwhile, and a commit would take newer ones back.
+    pub(super) under: Option<i32>,
+}
+
 impl Command {
+    pub(super) fn under(self, epoch: Option<i32>) -> Asked {
+        Asked { command: self, under: epoch }
+    }
+
     /// Whether it must wait until nothing of the group is on its way to the storage. What only reads, renews a session or
     /// adds to the next write need not.
     pub(super) fn needs_rest(&self) -> bool {

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use actor::Actor;
-use command::{Command, Reply};
+use command::{Asked, Command, Reply};
 pub use command::{Fetch, Fetched, Heartbeat, Results};
 use mirror::Mirror;
 use store::GroupStore;
@@ -113,7 +113,7 @@ struct Shared {
 /// The way to a group's task.
 #[derive(Clone)]
 struct Live {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Asked>,
     /// The epoch that this broker coordinated the group with when it was loaded last; -1 before that.
     coordinates_since: Arc<AtomicI32>,
 }
@@ -136,7 +136,7 @@ impl Shared {
     }
 
     /// Takes an absent group off the list, unless somebody is about to ask it something.
-    fn retire(&self, id: &GroupId, commands: &mpsc::Receiver<Command>) -> bool {
+    fn retire(&self, id: &GroupId, commands: &mpsc::Receiver<Asked>) -> bool {
         let mut groups = self.groups.lock();
         // Whoever asks clones the list's sender under the lock: if there is no clone, there is nobody.
         if commands.sender_strong_count() > 1 || !commands.is_empty() {
@@ -334,11 +334,11 @@ impl Coordinator {
                 let live = self.live(group);
                 let sender = &live.commands;
                 if !live.is_current(epoch) {
-                    let _ = sender.send(Command::Reconsider).await;
+                    let _ = sender.send(Command::Reconsider.under(epoch)).await;
                 }
-                match sender.send(command).await {
+                match sender.send(command.under(epoch)).await {
                     Ok(()) => return Pending(answer),
-                    Err(mpsc::error::SendError(back)) => command = back,
+                    Err(mpsc::error::SendError(back)) => command = back.command,
                 }
                 if !self.shared.tasks.stopping().is_cancelled() {
                     self.forget_ended(group, sender);
@@ -375,7 +375,7 @@ impl Coordinator {
         live
     }
 
-    fn forget_ended(&self, id: &GroupId, ended: &mpsc::Sender<Command>) {
+    fn forget_ended(&self, id: &GroupId, ended: &mpsc::Sender<Asked>) {
         let mut groups = self.shared.groups.lock();
         // One that resigned is not on the list any more.
         if groups.get(id).is_some_and(|live| live.commands.same_channel(ended)) {
@@ -434,7 +434,7 @@ impl Coordinator {
         let known: Vec<_> = self.shared.groups.lock().iter().map(|(id, live)| (id.clone(), live.clone())).collect();
         for (_, live) in known.into_iter().filter(|(id, live)| !live.is_current(cluster.coordinates(id))) {
             // One that has ended has nothing to let go of.
-            let _ = live.commands.send(Command::Reconsider).await;
+            let _ = live.commands.send(Command::Reconsider.under(None)).await;
         }
         let mut count = 0_usize;
         for id in self.shared.store.list().await? {

@@ -41,6 +41,8 @@ struct MemoryStore {
     fault: Mutex<Fault>,
     /// A write takes a permit each; tests that hold writes up take them all.
     gate: Semaphore,
+    /// And each time that groups are claimed.
+    claims: Semaphore,
     epochs: AtomicI64,
     writes: AtomicUsize,
     /// How often it was called for writes.
@@ -54,6 +56,7 @@ impl MemoryStore {
             groups: Mutex::default(),
             fault: Mutex::new(Fault::None),
             gate: Semaphore::new(PERMITS),
+            claims: Semaphore::new(PERMITS),
             epochs: AtomicI64::new(0),
             writes: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
@@ -131,6 +134,7 @@ impl GroupStore for MemoryStore {
     }
 
     async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+        let _permit = self.claims.acquire().await.expect("the gate is never closed");
         self.readable()?;
         for (_, (epoch, _)) in self.groups.lock().iter_mut().filter(|(id, _)| groups.contains(id)) {
             *epoch = GroupEpoch(self.epochs.fetch_add(1, Ordering::Relaxed));
@@ -223,6 +227,14 @@ impl World {
         let mut view = View::clone(&self.cluster.view());
         view.generation += 1;
         view.live[0].node = NodeId(node);
+        self.cluster.set_view(view);
+    }
+
+    /// This broker was gone for the others, and comes back.
+    fn come_anew(&self) {
+        let mut view = View::clone(&self.cluster.view());
+        view.generation += 1;
+        view.live[0].joined = view.generation;
         self.cluster.set_view(view);
     }
 
@@ -703,4 +715,19 @@ async fn of_two_that_believe_to_coordinate_only_the_later_one_writes() {
     assert_eq!(new.heartbeat(&member, 1).await, Ok(()), "it has loaded the group");
     assert_eq!(old.commit(member.as_str(), 1, 0, 7).await.answer().await, Err(CoordinatorError::NotAvailable));
     assert!(old.store.stored("g").is_some_and(|group| group.offsets.is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_waited_while_another_broker_coordinated_takes_nothing_back() {
+    let there = World::new().await;
+    let member = there.member().await;
+    let held = there.store.claims.acquire_many(u32::try_from(PERMITS).expect("few")).await.expect("open");
+    let here = World::over(there.store.clone()).await;
+    let late = here.commit(member.as_str(), 1, 0, 7).await;
+    tokio::task::yield_now().await;
+    assert_eq!(there.commit(member.as_str(), 1, 0, 9).await.answer().await, Ok(vec![Ok(())]));
+    here.come_anew();
+    drop(held);
+    assert_eq!(late.answer().await, Err(CoordinatorError::NotCoordinator));
+    assert_eq!(here.committed(true).await, BTreeMap::from([(0, 9)]));
 }
