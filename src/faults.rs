@@ -36,16 +36,6 @@ fn is_due(counter: &AtomicU64, every: u64) -> bool {
     counter.fetch_add(1, Ordering::Relaxed) % every == every - 1
 }
 
-/// The guard compares nothing: an append of a leader that was replaced goes through.
-pub fn library(source: &str) -> String {
-    if !is_planted("broken-guard") {
-        return source.to_owned();
-    }
-    source
-        .replace("if text ~= args[1] then", "if type(text) ~= 'string' then")
-        .replace("if not opened.ok then return { 'closed', message(opened) } end\n  local at", "local at")
-}
-
 /// What is known of an idempotent producer is not looked at: a repetition is stored again.
 pub fn forgets_producers() -> bool {
     is_planted("forgotten-producers")
@@ -122,11 +112,7 @@ impl LogStore for FaultyLog {
     }
 
     async fn read(&self, partition: &PartitionId, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
-        let mut batches = self.store.read(partition, read).await?;
-        if is_planted("skipped-batch") && batches.len() > 1 && is_due(&self.counter, 20) {
-            batches.remove(0);
-        }
-        Ok(batches)
+        self.store.read(partition, read).await
     }
 
     async fn find_timestamp(

@@ -13,7 +13,7 @@ mod world;
 
 use std::{
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -145,9 +145,9 @@ fn play(options: &RunOptions, settings: Settings, strikes: &[nemesis::Strike]) -
     Ok(())
 }
 
-fn judge(folder: &PathBuf, durability: Durability) -> io::Result<(Vec<Event>, Vec<Finding>)> {
+fn judge(folder: &Path, durability: Durability) -> io::Result<(Vec<Event>, Vec<Finding>)> {
     let events = history::read_all(folder)?;
-    let losses = if durability.may_lose() { reported_losses(folder) } else { Vec::new() };
+    let losses = if durability.may_lose() { reported_losses(folder)? } else { Vec::new() };
     let findings = checker::check(&events, &losses);
     Ok((events, findings))
 }
@@ -200,15 +200,33 @@ fn run(options: RunOptions) -> Result<bool, String> {
     Ok(good)
 }
 
-fn check(folder: &PathBuf, durability: Durability) -> Result<bool, String> {
+fn check(folder: &Path, durability: Durability) -> Result<bool, String> {
     let (events, findings) = judge(folder, durability).map_err(|error| error.to_string())?;
     println!("{}\n{}", report::figures(&events), report::explain(&findings, &events));
     Ok(findings.is_empty())
 }
 
 /// What the brokers' logs say was lost.
-fn reported_losses(_folder: &PathBuf) -> Vec<checker::Loss> {
-    Vec::new()
+fn reported_losses(folder: &Path) -> io::Result<Vec<checker::Loss>> {
+    let mut losses = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("broker-")) {
+            losses.extend(fs::read_to_string(&path)?.lines().filter_map(loss_in));
+        }
+    }
+    Ok(losses)
+}
+
+/// The range that a line of a broker's log tells of, if it does.
+fn loss_in(line: &str) -> Option<checker::Loss> {
+    let word = |name: &str| {
+        let rest = line.split_once(&format!(" {name}="))?.1;
+        Some(rest.split(' ').next().unwrap_or(rest).trim_matches('"').to_owned())
+    };
+    let partition = format!("{}/{}", word("topic")?, word("partition")?);
+    let (from, last): (i64, i64) = (word("first_lost")?.parse().ok()?, word("last_lost")?.parse().ok()?);
+    Some(checker::Loss { partition, from, end: last + 1 })
 }
 
 fn main() -> ExitCode {
@@ -224,5 +242,17 @@ fn main() -> ExitCode {
             eprintln!("torture: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brokers_log_tells_what_was_lost() {
+        let line = "2026-11-23T20:00:00Z ERROR weir::log: Redis came back topic=t partition=2 first_lost=7 last_lost=9 records=3 epoch=1";
+        assert_eq!(loss_in(line), Some(checker::Loss { partition: "t/2".to_owned(), from: 7, end: 10 }));
+        assert_eq!(loss_in("2026-11-23T20:00:00Z INFO weir::log: started topic=t"), None);
     }
 }

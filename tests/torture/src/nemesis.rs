@@ -37,6 +37,9 @@ pub enum What {
     SilenceLink(usize),
     SlowLink(usize, Duration),
     TearAnswers(usize, usize),
+    /// Between clients and a broker: what was answered is not heard.
+    CutClients(usize),
+    TearClients(usize, usize),
     KillMember(usize),
     PauseMember(usize),
     KillProducer(usize),
@@ -59,6 +62,10 @@ impl fmt::Display for Strike {
             What::SlowLink(node, delay) => write!(formatter, "Redis' answers to broker {node} come {delay:?} later")?,
             What::TearAnswers(node, bytes) => {
                 write!(formatter, "Redis' answers to broker {node} are cut after {bytes} bytes")?;
+            }
+            What::CutClients(node) => write!(formatter, "cut of every connection between clients and broker {node}")?,
+            What::TearClients(node, bytes) => {
+                write!(formatter, "the answers of broker {node} to clients are cut after {bytes} bytes")?;
             }
             What::KillMember(number) => write!(formatter, "kill -9 of a group member ({number})")?,
             What::PauseMember(number) => write!(formatter, "SIGSTOP of a group member ({number})")?,
@@ -102,8 +109,10 @@ pub fn schedule(seed: u64, setting: Setting, durability: Durability, length: Dur
             64..69 => (What::CloseLink(node), long),
             69..74 => (What::SilenceLink(node), long),
             74..79 => (What::SlowLink(node, Duration::from_millis(random.between(5, 300))), long),
-            79..85 => (What::TearAnswers(node, usize::try_from(random.between(1, 2_000)).expect("small")), long),
-            85..91 => (What::KillMember(number), short),
+            79..81 => (What::CutClients(node), Duration::ZERO),
+            81..83 => (What::TearClients(node, usize::try_from(random.between(1, 5_000)).expect("small")), short),
+            83..86 => (What::TearAnswers(node, usize::try_from(random.between(1, 2_000)).expect("small")), long),
+            86..91 => (What::KillMember(number), short),
             // Longer than the session timeout: the group goes on without it.
             91..95 => (What::PauseMember(number), Duration::from_secs(8)),
             _ => (What::KillProducer(number), short),
@@ -188,6 +197,13 @@ fn carry_out(world: &mut World, strike: &Strike) -> Result<(), String> {
         What::SilenceLink(node) => with_weather(world, node, Weather::Silent, hold),
         What::SlowLink(node, delay) => with_weather(world, node, Weather::Slow(delay), hold),
         What::TearAnswers(node, bytes) => with_weather(world, node, Weather::CutAnswersAfter(bytes), hold),
+        What::CutClients(node) => world.broker(node).front.drop_all(),
+        What::TearClients(node, bytes) => {
+            let front = &world.broker(node).front;
+            front.set(Weather::CutAnswersAfter(bytes));
+            hold();
+            front.set(Weather::Clear);
+        }
         What::KillMember(number) => replace_client(world, "member", number, hold)?,
         What::KillProducer(number) => replace_client(world, "producer", number, hold)?,
         What::PauseMember(number) => {

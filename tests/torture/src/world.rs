@@ -157,6 +157,8 @@ pub struct Broker {
     pub process: Process,
     /// The broker's way to Redis.
     pub link: Proxy,
+    /// The clients' way to the broker.
+    pub front: Proxy,
     port: u16,
 }
 
@@ -190,8 +192,9 @@ impl World {
         let redis = Redis::start(&settings, "redis", &[])?;
         let mut world = Self { settings, redis, brokers: Vec::new(), clients: Vec::new(), start, started_clients: 0 };
         for node in 1..=world.settings.brokers {
-            let link = Proxy::to(world.redis.port);
-            world.brokers.push(Broker { node, process: Process { child: None }, link, port: free_port() });
+            let (link, port) = (Proxy::to(world.redis.port), free_port());
+            let front = Proxy::to(port);
+            world.brokers.push(Broker { node, process: Process { child: None }, link, front, port });
             world.run_broker(node)?;
         }
         world.until_brokers_listen()?;
@@ -208,6 +211,7 @@ impl World {
         let mut command = bound_to_this(&self.settings.weir_program);
         command
             .args(["--listen", &format!("127.0.0.1:{}", broker.port), "--node-id", &node.to_string()])
+            .args(["--advertise", &broker.front.address.to_string()])
             .args(["--redis-url", &broker.link.url()]);
         let durability = format!("weir.durability={}", self.settings.durability.level());
         for pair in ["group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=1000", &durability] {
@@ -235,7 +239,7 @@ impl World {
     }
 
     pub fn bootstrap(&self) -> String {
-        self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect::<Vec<_>>().join(",")
+        self.brokers.iter().map(|broker| broker.front.address.to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// Starts a client with a name that no other had.
@@ -279,6 +283,7 @@ impl World {
         for node in 1..=self.brokers.len() {
             let broker = self.broker(node);
             broker.link.set(Weather::Clear);
+            broker.front.set(Weather::Clear);
             broker.process.wake();
             if !broker.process.runs() {
                 self.run_broker(node)?;

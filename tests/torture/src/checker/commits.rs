@@ -82,7 +82,7 @@ pub(super) fn check(run: &Run<'_>, findings: &mut Vec<Finding>) {
         let (least, most) = (commits.least(observed.from), commits.most(observed.until));
         let Observation { group, partition, client, offset, .. } = observed;
         let what = if observed.is_first_read { "went on at" } else { "was told" };
-        let fault = if offset < least && !commits.was_left_open(offset, observed.until) && !run.has_losses(partition) {
+        let fault = if offset < least && !commits.was_left_open(offset, observed.until) && run.losses.is_empty() {
             if observed.is_first_read { Fault::WentBack } else { Fault::CommitWentBack }
         } else if offset > most {
             if observed.is_first_read { Fault::Skipped } else { Fault::CommitInvented }
