@@ -87,7 +87,7 @@ async fn main() {
     let options = Options {
         url: server.url(),
         keyspace: Keyspace::new("bench").expect("a legal keyspace"),
-        pool_size: 2,
+        readers: 2,
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(60),
     };

@@ -28,9 +28,9 @@ use crate::{
     },
     protocol::api,
     storage::redis::{
-        client::Client,
         durability::RedisDurability,
         embedded::{self, EmbeddedError, EmbeddedRedis},
+        nodes::Nodes,
         registry::{self, Registration, RegistryError},
         server::{self, Server, ServerError},
     },
@@ -90,7 +90,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), BrokerEr
         () = stop.cancelled() => return Ok(()),
     };
     let server = &redis.server;
-    info!(%server, survives = server.standing.survives(), "Redis is there");
+    info!(%server, survives = server.survives(), "Redis is there");
     for warning in &server.warnings {
         warn!("{warning}");
     }
@@ -107,7 +107,7 @@ pub async fn check(config: &Config) -> Result<String, BrokerError> {
     let StartedRedis { place, server, .. } = &redis;
     let mut lines = vec![format!(
         "weir: the settings are good; the data is {place}, {server}; acks=all survives {}",
-        server.standing.survives()
+        server.survives()
     )];
     lines.extend(server.warnings.iter().map(|warning| format!("weir: note: {warning}")));
     redis.stop().await;
@@ -148,8 +148,8 @@ impl StartedRedis {
         let refusal =
             match server::check(&url, embedded.is_some(), &config.keyspace, config.redis.connect_timeout).await {
                 Ok(mut server) => {
-                    let settings = durability::with_default_level(config.settings.clone(), &server.standing);
-                    match durability::check(&settings, &server.standing) {
+                    let settings = durability::with_default_level(config.settings.clone(), &server.standings);
+                    match durability::check(&settings, &server.standings) {
                         Ok(notes) => {
                             server.warnings.extend(notes);
                             return Ok(Self { url, place, server, settings, embedded });
@@ -176,16 +176,16 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
     let apis: Vec<ApiRow> = api::SERVED.iter().map(counted).collect();
     let metrics = Metrics::new(&apis, config.metrics_max_series);
     let options = domain::client_options(config, &redis.url);
-    let client = Client::connect_counted(options, metrics.redis.clone())
+    let nodes = Nodes::connect(options, redis.server.is_cluster, metrics.redis.clone())
         .await
         .map_err(|error| BrokerError::Redis { url: masked(&redis.url), reason: error.to_string() })?;
 
     // What the others need while they drain ends after them.
     let foundations = Tasks::new();
-    foundations.spawn("redis connection", client.clone().supervise(foundations.stopping().clone()));
+    foundations.spawn("redis connections", nodes.clone().supervise(foundations.stopping().clone()));
     let tasks = Tasks::new();
     let replaced = CancellationToken::new();
-    let served = match start(config, redis, &client, &metrics, &tasks, &foundations, &replaced).await {
+    let served = match start(config, redis, &nodes, &metrics, &tasks, &foundations, &replaced).await {
         Ok(registered) => {
             let served = tokio::select! {
                 () = stop.cancelled() => Ok(()),
@@ -210,22 +210,22 @@ async fn serve(config: &Config, redis: &StartedRedis, stop: CancellationToken) -
 async fn start(
     config: &Config,
     redis: &StartedRedis,
-    client: &Arc<Client>,
+    nodes: &Nodes,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
     foundations: &Tasks,
     replaced: &CancellationToken,
 ) -> Result<Registered, BrokerError> {
     let archive = archive::open(config, tasks)?;
-    server::claim_layout(client).await?;
+    server::claim_layout(nodes).await?;
     let syncer = redis.embedded.as_ref().map(EmbeddedRedis::syncer);
-    let durability = RedisDurability::start(client.clone(), syncer, tasks.clone()).await?;
-    let domain = Domain::start(config, &redis.settings, client, durability.clone(), archive, metrics, tasks).await?;
-    if let Some(note) = durability::check_topics(&domain.topics, &redis.server.standing) {
+    let durability = RedisDurability::start(nodes.clone(), syncer, tasks.clone()).await?;
+    let domain = Domain::start(config, &redis.settings, nodes, durability.clone(), archive, metrics, tasks).await?;
+    if let Some(note) = durability::check_topics(&domain.topics, &redis.server.standings) {
         warn!("{note}");
     }
     let settings = domain.topics.settings().load_full();
-    let cluster_id = server::cluster_id(client, settings.cluster_id.as_deref()).await?;
+    let cluster_id = server::cluster_id(nodes, settings.cluster_id.as_deref()).await?;
     if let Some(configured) = settings.cluster_id.as_ref().filter(|configured| **configured != cluster_id) {
         return Err(BrokerError::ClusterId { configured: configured.clone(), stored: cluster_id });
     }
@@ -241,7 +241,7 @@ async fn start(
         })
         .collect();
     let registration = Registration::new(
-        client.clone(),
+        nodes.clone(),
         Clock::system(),
         registry::Identity {
             node: config.node,
@@ -262,7 +262,7 @@ async fn start(
     });
     domain.cluster.refreshed().await;
     let probe = Arc::new(probe::State {
-        client: client.clone(),
+        nodes: nodes.clone(),
         tasks: tasks.clone(),
         metrics: metrics.clone(),
         topics: domain.topics.clone(),

@@ -16,7 +16,7 @@ use crate::{
         store::LogStore,
         tiered::{self, ColdTier},
     },
-    storage::redis::{client::Client, durability::RedisDurability, log::RedisLog, server},
+    storage::redis::{durability::RedisDurability, log::RedisLog, nodes::Nodes, server},
     tasks::Tasks,
     telemetry::{Metrics, metrics::ColdMetrics},
     topics::{Catalog, configs::Layers, settings::BrokerSettings},
@@ -106,25 +106,25 @@ pub async fn run_job(config: Config, stop: CancellationToken) -> Result<(), Brok
     let tasks = Tasks::new();
     let archive = implementation(settings, &tasks)?;
     let metrics = Metrics::new(&[], 0);
-    let client = Client::connect_counted(domain::client_options(&config, url), metrics.redis.clone())
+    let nodes = Nodes::connect(domain::client_options(&config, url), server.is_cluster, metrics.redis.clone())
         .await
         .map_err(|error| BrokerError::Redis { url: masked(url), reason: error.to_string() })?;
-    tasks.spawn("redis connection", client.clone().supervise(tasks.stopping().clone()));
-    server::claim_layout(&client).await?;
-    let durability = RedisDurability::start(client.clone(), None, tasks.clone()).await?;
+    tasks.spawn("redis connections", nodes.clone().supervise(tasks.stopping().clone()));
+    server::claim_layout(&nodes).await?;
+    let durability = RedisDurability::start(nodes.clone(), None, tasks.clone()).await?;
     tasks.spawn("durability", durability.clone().keep_looking(tasks.stopping().clone()));
-    let broker_settings = super::durability::with_default_level(config.settings.clone(), &server.standing);
+    let broker_settings = super::durability::with_default_level(config.settings.clone(), &server.standings);
     let fixed = Layers { fixed: broker_settings.broker.clone(), ..Layers::default() };
     let options = domain::storage_options(&BrokerSettings::new(&fixed));
-    let logs = Arc::new(RedisLog::new(client.clone(), Clock::system(), options));
-    let topics = domain::catalog(&config, &broker_settings, &client, logs.clone(), durability.clone()).await?;
+    let logs = Arc::new(RedisLog::new(nodes.clone(), Clock::system(), options));
+    let topics = domain::catalog(&config, &broker_settings, &nodes, logs.clone(), durability.clone()).await?;
     let dial = Dial { durability, promised: domain::promised(&topics) };
     let store: Arc<dyn LogStore> = logs.clone();
     let partitions = Arc::new(Unled { store: store.clone(), dial });
     let tier = tier(archive, logs, settings, &metrics.cold);
     let job = Archiver::new(store, tier, topics.clone(), partitions, Clock::system(), job_options(settings));
     tasks.spawn("archive", Arc::new(job).run(tasks.stopping().clone()));
-    tasks.spawn("catalog", domain::follow_catalog(topics, client, tasks.stopping().clone()));
+    tasks.spawn("catalog", domain::follow_catalog(topics, nodes, tasks.stopping().clone()));
     println!("Weir {} archives what is in Redis at {} to {}", env!("CARGO_PKG_VERSION"), masked(url), settings.url);
     info!(archive = settings.url, "the archival job runs");
     stop.cancelled().await;

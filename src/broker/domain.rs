@@ -35,8 +35,8 @@ use crate::{
     },
     model::{PartitionId, TopicId, TopicName},
     storage::redis::{
-        catalog::RedisCatalogStore, client, client::Client, durability::RedisDurability, groups::RedisGroupStore,
-        log as redis_log, log::RedisLog, producer_ids::RedisProducerIds,
+        catalog::RedisCatalogStore, client, durability::RedisDurability, groups::RedisGroupStore, log as redis_log,
+        log::RedisLog, nodes::Nodes, producer_ids::RedisProducerIds,
     },
     tasks::Tasks,
     telemetry::Metrics,
@@ -64,7 +64,7 @@ impl Domain {
     pub(super) async fn start(
         config: &Config,
         settings: &StaticSettings,
-        client: &Arc<Client>,
+        nodes: &Nodes,
         durability: Arc<RedisDurability>,
         archive: Option<Arc<dyn Archive>>,
         metrics: &Metrics,
@@ -72,12 +72,11 @@ impl Domain {
     ) -> Result<Self, StoreError> {
         let clock = Clock::system();
         let fixed = Layers { fixed: settings.broker.clone(), ..Layers::default() };
-        let logs =
-            Arc::new(RedisLog::new(client.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
+        let logs = Arc::new(RedisLog::new(nodes.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
         let notes = logs.clone();
         #[cfg(feature = "planted-faults")]
         let logs = crate::faults::log(logs);
-        let topics = catalog(config, settings, client, logs.clone(), durability.clone()).await?;
+        let topics = catalog(config, settings, nodes, logs.clone(), durability.clone()).await?;
         let settings = topics.settings().load_full();
         let cluster = Arc::new(Cluster::new(cluster_options(config, &settings)));
         let dial = Dial { durability: durability.clone(), promised: promised(&topics) };
@@ -101,7 +100,7 @@ impl Domain {
             let job = Archiver::new(logs, tier, topics.clone(), led, clock.clone(), cold::job_options(wanted));
             tasks.spawn("archive", Arc::new(job).run(tasks.stopping().clone()));
         }
-        let group_store = Arc::new(RedisGroupStore::new(client.clone(), client.keyspace().clone()));
+        let group_store = Arc::new(RedisGroupStore::new(nodes.clone()));
         #[cfg(feature = "planted-faults")]
         let group_store = crate::faults::groups(group_store);
         let groups = Coordinator::start(
@@ -111,11 +110,11 @@ impl Domain {
             clock,
             tasks.clone(),
         );
-        let producer_ids = Arc::new(ProducerIds::new(Arc::new(RedisProducerIds::new(client.clone()))));
+        let producer_ids = Arc::new(ProducerIds::new(Arc::new(RedisProducerIds::new(nodes.clone()))));
         let domain = Self { cluster, topics, log, groups, producer_ids };
         domain.follow_leadership(tasks);
         domain.follow_deletions(tasks);
-        domain.follow_redis(client, tasks);
+        domain.follow_redis(nodes, tasks);
         tasks.spawn("durability", durability.keep_looking(tasks.stopping().clone()));
         tasks.spawn("retention", retention::run(domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()));
         let (topics, stopping) = (domain.topics.clone(), tasks.stopping().clone());
@@ -156,19 +155,19 @@ impl Domain {
     }
 
     /// Takes over what other brokers and Redis clients change.
-    fn follow_redis(&self, client: &Arc<Client>, tasks: &Tasks) {
-        let (client, topics, log) = (client.clone(), self.topics.clone(), self.log.clone());
+    fn follow_redis(&self, nodes: &Nodes, tasks: &Tasks) {
+        let (nodes, topics, log) = (nodes.clone(), self.topics.clone(), self.log.clone());
         let cluster = self.cluster.clone();
         let stopping = tasks.stopping().clone();
         let audit = Arc::new(Notify::new());
-        let mut losses = Losses::new(client.life(), cluster.clone(), log.clone(), audit.clone());
+        let mut losses = Losses::new(nodes.clone(), cluster.clone(), log.clone(), audit.clone());
         let audited = (log.clone(), self.groups.clone(), topics.clone());
         tasks.spawn("offsets beyond the end", audit_offsets(audit, audited, stopping.clone()));
         tasks.spawn("changes in redis", async move {
-            let catalog_version = client.keyspace().catalog_version();
-            let brokers = client.keyspace().brokers();
+            let catalog_version = nodes.keyspace().catalog_version();
+            let brokers = nodes.keyspace().brokers();
             loop {
-                let next = tokio::time::timeout(CATALOG_RECHECK, client.changes().next());
+                let next = tokio::time::timeout(CATALOG_RECHECK, nodes.changes().next());
                 let Some(changed) = stopping.run_until_cancelled(next).await else { return };
                 let recheck = changed.is_err();
                 let changed = changed.unwrap_or_default();
@@ -177,7 +176,11 @@ impl Domain {
                 }
                 if changed.everything {
                     log.everything_changed();
-                    losses.connected(client.life());
+                    losses.connected(nodes.life());
+                } else if !changed.slots.is_empty() {
+                    let slot_of = |partition: &PartitionId| nodes.slot_of_partition(partition);
+                    log.changed_where(|partition| changed.slots.contains(slot_of(partition)));
+                    losses.moved(&changed.slots);
                 }
                 if (recheck || changed.everything || changed.keys.contains(&catalog_version))
                     && let Err(error) = topics.refresh().await
@@ -188,7 +191,7 @@ impl Domain {
                     warn!(%error, "what Redis may have lost could not be looked for; it is tried again soon");
                 }
                 for key in &changed.keys {
-                    if let Some((topic, index)) = client.keyspace().parse_stream(key) {
+                    if let Some((topic, index)) = nodes.keyspace().parse_stream(key) {
                         log.changed(topic, index);
                     }
                 }
@@ -201,19 +204,19 @@ impl Domain {
 pub(super) async fn catalog(
     config: &Config,
     settings: &StaticSettings,
-    client: &Arc<Client>,
+    nodes: &Nodes,
     logs: Arc<dyn LogStore>,
     durability: Arc<RedisDurability>,
 ) -> Result<Arc<Catalog>, StoreError> {
-    let catalog = Arc::new(RedisCatalogStore::new(client.clone()));
+    let catalog = Arc::new(RedisCatalogStore::new(nodes.clone()));
     let options = topics::Options { node: config.node, settings: settings.clone(), clock: Clock::system(), durability };
     Catalog::load(catalog, logs, options).await
 }
 
 /// Reads the catalog again when it changes, for who follows nothing else of Redis.
-pub(super) async fn follow_catalog(topics: Arc<Catalog>, client: Arc<Client>, stopping: CancellationToken) {
+pub(super) async fn follow_catalog(topics: Arc<Catalog>, nodes: Nodes, stopping: CancellationToken) {
     loop {
-        let next = tokio::time::timeout(CATALOG_RECHECK, client.changes().next());
+        let next = tokio::time::timeout(CATALOG_RECHECK, nodes.changes().next());
         if stopping.run_until_cancelled(next).await.is_none() {
             return;
         }
@@ -227,7 +230,7 @@ pub(super) fn client_options(config: &Config, url: &str) -> client::Options {
     client::Options {
         url: url.to_owned(),
         keyspace: config.keyspace.clone(),
-        pool_size: config.redis.connections,
+        readers: config.redis.connections,
         connect_timeout: config.redis.connect_timeout,
         response_timeout: config.redis.response_timeout,
     }

@@ -12,8 +12,8 @@ use crate::{
 
 /// The settings with the default of `weir.durability` that suits the server, where none was given: what it keeps without being
 /// waited for, but no more than Kafka itself promises.
-pub(super) fn with_default_level(mut settings: StaticSettings, standing: &Standing) -> StaticSettings {
-    if standing.holds_at_once(Level::Written.into()) {
+pub(super) fn with_default_level(mut settings: StaticSettings, standings: &[Standing]) -> StaticSettings {
+    if standings.iter().all(|standing| standing.holds_at_once(Level::Written.into())) {
         settings.broker.entry("weir.durability".to_owned()).or_insert_with(|| Level::Written.to_string());
     }
     settings
@@ -24,7 +24,7 @@ pub(super) fn with_default_level(mut settings: StaticSettings, standing: &Standi
 /// # Errors
 /// The first promise that can't be kept as the server is set up, with the remedy. Replicas that are missing are no error: they
 /// may be back before anybody writes, and until then who can do without is served.
-pub(super) fn check(settings: &StaticSettings, standing: &Standing) -> Result<Vec<String>, String> {
+pub(super) fn check(settings: &StaticSettings, standings: &[Standing]) -> Result<Vec<String>, String> {
     let layers = Layers { fixed: settings.broker.clone(), ..Layers::default() };
     let level = configs::promise(&Values::new(), &Values::new(), &layers);
     let mut promises = vec![
@@ -35,18 +35,24 @@ pub(super) fn check(settings: &StaticSettings, standing: &Standing) -> Result<Ve
         let promise = configs::promise(&Values::new(), &pattern.configs, &layers);
         (format!("weir.durability of topics named {}", pattern.pattern), promise)
     }));
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = Vec::new();
     for (setting, promise) in promises {
-        match standing.check(promise) {
-            Ok(()) => {}
-            Err(Unkept::Impossible(reason)) => return Err(format!("{setting} can't be kept: {reason}")),
-            Err(unkept) => notes.push(format!(
-                "{setting} can't be kept yet ({unkept}): acks=all is answered with NOT_ENOUGH_REPLICAS until they are there"
-            )),
+        for standing in standings {
+            let note = match standing.check(promise) {
+                Ok(()) => None,
+                Err(Unkept::Impossible(reason)) => return Err(format!("{setting} can't be kept: {reason}")),
+                Err(unkept) => Some(format!(
+                    "{setting} can't be kept yet ({unkept}): acks=all is answered with NOT_ENOUGH_REPLICAS until they are there"
+                )),
+            };
+            let found = note.into_iter().chain(uncovered(&setting, promise, standing));
+            for note in found {
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
         }
-        notes.extend(uncovered(&setting, promise, standing));
     }
-    notes.dedup();
     Ok(notes)
 }
 
@@ -62,11 +68,13 @@ fn uncovered(setting: &str, promise: Promise, standing: &Standing) -> Option<Str
 }
 
 /// What topics that are there already promise and this server does not keep.
-pub(super) fn check_topics(topics: &Catalog, standing: &Standing) -> Option<String> {
+pub(super) fn check_topics(topics: &Catalog, standings: &[Standing]) -> Option<String> {
     let snapshot = topics.snapshot();
-    let unkept = |promise| match standing.check(promise) {
-        Err(Unkept::Impossible(reason)) => Some(reason),
-        _ => None,
+    let unkept = |promise| {
+        standings.iter().find_map(|standing| match standing.check(promise) {
+            Err(Unkept::Impossible(reason)) => Some(reason),
+            _ => None,
+        })
     };
     let mut found = snapshot.topics().filter_map(|topic| Some((topic, unkept(topic.log_config.promise)?)));
     let (first, reason) = found.next()?;
@@ -104,16 +112,16 @@ mod tests {
     fn the_default_is_what_the_server_keeps_without_being_waited_for() {
         let given = |settings: StaticSettings| settings.broker.get("weir.durability").cloned();
         let none = StaticSettings::default;
-        assert_eq!(given(with_default_level(none(), &standing(Some("no"), "1", 0))).as_deref(), Some("written"));
-        assert_eq!(given(with_default_level(none(), &standing(Some("everysec"), "1", 0))), None);
-        assert_eq!(given(with_default_level(none(), &standing(Some("no"), "0", 0))), None);
+        assert_eq!(given(with_default_level(none(), &[standing(Some("no"), "1", 0)])).as_deref(), Some("written"));
+        assert_eq!(given(with_default_level(none(), &[standing(Some("everysec"), "1", 0)])), None);
+        assert_eq!(given(with_default_level(none(), &[standing(Some("no"), "0", 0)])), None);
         let fsync = settings("fsync", "memory", "memory");
-        assert_eq!(given(with_default_level(fsync, &standing(Some("no"), "1", 0))).as_deref(), Some("fsync"));
+        assert_eq!(given(with_default_level(fsync, &[standing(Some("no"), "1", 0)])).as_deref(), Some("fsync"));
     }
 
     #[test]
     fn a_setting_that_promises_too_much_is_refused_by_name() {
-        let server = standing(Some("no"), "1", 0);
+        let server = [standing(Some("no"), "1", 0)];
         assert_eq!(check(&settings("written", "memory", "memory"), &server), Ok(Vec::new()));
         for (level, floor, pattern, named) in [
             ("fsync", "memory", "memory", "the default of weir.durability can't be kept"),
@@ -128,9 +136,9 @@ mod tests {
     #[test]
     fn replicas_that_are_missing_or_not_waited_for_are_told() {
         let replicated = settings("replicas:1", "memory", "memory");
-        let notes = check(&replicated, &standing(None, "0", 0)).expect("a note");
+        let notes = check(&replicated, &[standing(None, "0", 0)]).expect("a note");
         assert!(notes.iter().any(|note| note.contains("0 of 1 replicas are connected")), "{notes:?}");
-        let notes = check(&replicated, &standing(None, "0", 2)).expect("a note");
+        let notes = check(&replicated, &[standing(None, "0", 2)]).expect("a note");
         assert!(notes.iter().any(|note| note.contains("waits for 1 of 2 replicas")), "{notes:?}");
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     coordinator::{Coordinator, CoordinatorError, Fetch},
     log::{Log, durability::Life, store::StoreError},
     model::PartitionId,
+    storage::redis::{nodes::Nodes, shards::SlotSet},
     topics::Catalog,
 };
 
@@ -18,14 +19,17 @@ pub(super) struct Losses {
     /// The last that was looked at.
     life: Life,
     is_due: bool,
+    /// Of a Redis Cluster, where that is due only there.
+    slots: SlotSet,
+    nodes: Nodes,
     cluster: Arc<Cluster>,
     log: Arc<Log>,
     audit: Arc<Notify>,
 }
 
 impl Losses {
-    pub(super) fn new(life: Life, cluster: Arc<Cluster>, log: Arc<Log>, audit: Arc<Notify>) -> Self {
-        Self { life, is_due: false, cluster, log, audit }
+    pub(super) fn new(nodes: Nodes, cluster: Arc<Cluster>, log: Arc<Log>, audit: Arc<Notify>) -> Self {
+        Self { life: nodes.life(), is_due: false, slots: SlotSet::default(), nodes, cluster, log, audit }
     }
 
     /// Redis was connected anew, in `life`.
@@ -42,11 +46,20 @@ impl Losses {
         self.cluster.storage_replaced();
     }
 
+    /// Slots of a Redis Cluster are served by another node, or by one that was connected anew. Where a log there has lost
+    /// records its own epoch ends; the others' go on.
+    pub(super) fn moved(&mut self, slots: &SlotSet) {
+        self.slots.extend(slots);
+    }
+
     /// Looks at the logs, where that is due; when it fails, it still is.
     pub(super) async fn look(&mut self) -> Result<(), StoreError> {
-        if self.is_due {
-            self.log.look_for_losses().await?;
+        if self.is_due || !self.slots.is_empty() {
+            let is_due =
+                |partition: &PartitionId| self.is_due || self.slots.contains(self.nodes.slot_of_partition(partition));
+            self.log.look_for_losses(is_due).await?;
             self.is_due = false;
+            self.slots = SlotSet::default();
             self.audit.notify_one();
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::{
     coordinator::{Coordinator, Fetch},
     log::{Bounds, Log},
     model::{GroupId, PartitionId},
-    storage::redis::{client::Client, durability::RedisDurability},
+    storage::redis::{durability::RedisDurability, nodes::Nodes},
     tasks::Tasks,
     telemetry::{
         Metrics,
@@ -23,7 +23,7 @@ use crate::{
 const CONCURRENT: usize = 16;
 
 pub(super) struct State {
-    pub(super) client: Arc<Client>,
+    pub(super) nodes: Nodes,
     pub(super) tasks: Tasks,
     pub(super) metrics: Arc<Metrics>,
     pub(super) topics: Arc<Catalog>,
@@ -38,7 +38,7 @@ impl Probe for State {
         if self.tasks.stopping().is_cancelled() {
             return Err("Weir stops".to_owned());
         }
-        self.client.query::<()>(&redis::cmd("PING")).await.map_err(|error| error.to_string())?;
+        self.nodes.ping().await.map_err(|error| error.to_string())?;
         if let Some(failure) = self.durability.failure() {
             return Err(format!("the data can't be synced to disk: {failure}"));
         }

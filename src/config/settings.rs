@@ -58,13 +58,15 @@ pub const SETTINGS: &[Setting] = &[
         "The Redis to use: `redis://`, `rediss://` (TLS) or `redis+unix://`, with user, password and database; or the Sentinels that \
          know it: `redis-sentinel://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…]/MASTER[/DB]` (`rediss-sentinel://` with TLS for them and \
          the servers), with the login of the Sentinels themselves, if they have one, as \
-         `?sentinel_username=USER&sentinel_password=PASSWORD`. Not given: an embedded one.",
+         `?sentinel_username=USER&sentinel_password=PASSWORD`. A node of a Redis \
+         Cluster leads to all others; several are given as `redis://HOST:PORT,HOST:PORT…`, so that a start survives the loss of one. \
+         Not given: an embedded one.",
     ),
     setting(
         "redis.connections",
         None,
         "8",
-        "Connections for long reads, and as many for administration, 1 to 1000, besides the shared one that writes go through.",
+        "Connections for long reads, 1 to 1000 (to each shard of a cluster), besides the shared one that writes go through.",
     ),
     setting("redis.connect.timeout.ms", None, "5000", "How long connecting to Redis may take."),
     setting("redis.response.timeout.ms", None, "15000", "A command without an answer by then counts as lost."),

@@ -252,7 +252,7 @@ impl Accepting<'_> {
             }
         };
         if answer == Answer::WhenPromised {
-            log.check_promise(&config).map_err(|error| refused(&error, self.version))?;
+            log.check_promise(partition.id(), &config).map_err(|error| refused(&error, self.version))?;
         }
         let held = log
             .admit_append(batch.header().size(), self.deadline)

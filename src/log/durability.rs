@@ -124,18 +124,18 @@ pub enum Unkept {
 /// How a storage keeps promises.
 #[async_trait]
 pub trait Durability: Send + Sync + 'static {
-    /// Whether appends that promise this may be taken now. Asks nothing of the storage.
-    fn check(&self, promise: Promise) -> Result<(), Unkept>;
+    /// Whether appends that promise this may be taken now: by a partition, or by any. Asks nothing of the storage.
+    fn check(&self, promise: Promise, partition: Option<&PartitionId>) -> Result<(), Unkept>;
 
     /// Whether the promise holds as soon as the storage has answered. Called for each append; asks nothing of the storage.
-    fn holds_at_once(&self, promise: Promise) -> bool;
+    fn holds_at_once(&self, promise: Promise, partition: &PartitionId) -> bool;
 
-    /// The life in which the storage answers now.
-    fn life(&self) -> Life;
+    /// The life in which the partition's storage answers now.
+    fn life(&self, partition: &PartitionId) -> Life;
 
-    /// Waits until the promise holds for all that was answered before this call in `life`. Calls share what is waited for.
-    /// Ends in bounded time. Cancel-safe.
-    async fn barrier(&self, promise: Promise, life: &Life) -> Result<(), Unkept>;
+    /// Waits until the promise holds for all that the partition's storage answered before this call in `life`. Calls share what
+    /// is waited for. Ends in bounded time. Cancel-safe.
+    async fn barrier(&self, promise: Promise, partition: &PartitionId, life: &Life) -> Result<(), Unkept>;
 }
 
 /// A storage whose answer is all that is ever promised.
@@ -143,19 +143,19 @@ struct AtOnce;
 
 #[async_trait]
 impl Durability for AtOnce {
-    fn check(&self, _promise: Promise) -> Result<(), Unkept> {
+    fn check(&self, _promise: Promise, _partition: Option<&PartitionId>) -> Result<(), Unkept> {
         Ok(())
     }
 
-    fn holds_at_once(&self, _promise: Promise) -> bool {
+    fn holds_at_once(&self, _promise: Promise, _partition: &PartitionId) -> bool {
         true
     }
 
-    fn life(&self) -> Life {
+    fn life(&self, _partition: &PartitionId) -> Life {
         Life::new("")
     }
 
-    async fn barrier(&self, _promise: Promise, _life: &Life) -> Result<(), Unkept> {
+    async fn barrier(&self, _promise: Promise, _partition: &PartitionId, _life: &Life) -> Result<(), Unkept> {
         Ok(())
     }
 }

@@ -261,16 +261,17 @@ impl Log {
         }
     }
 
-    /// The storage may have lost records: looks at every partition that this broker has led.
+    /// The storage may have lost records: looks at every partition that this broker has led, if `is_concerned` names it.
     ///
     /// # Errors
     /// The storage's, where some could not be looked at.
-    pub async fn look_for_losses(&self) -> Result<(), StoreError> {
+    pub async fn look_for_losses(&self, is_concerned: impl Fn(&PartitionId) -> bool) -> Result<(), StoreError> {
         /// Partitions that are looked at at a time.
         const CONCURRENT: usize = 16;
         let known: Vec<Arc<Partition>> = {
             let registry = self.partitions.read();
-            registry.by_topic.values().flat_map(|topic| topic.partitions.values().cloned()).collect()
+            let all = registry.by_topic.values().flat_map(|topic| topic.partitions.values());
+            all.filter(|partition| is_concerned(partition.id())).cloned().collect()
         };
         let looks = stream::iter(known).map(|partition| async move { partition.look_for_loss().await });
         looks.buffer_unordered(CONCURRENT).fold(Ok(()), async |all, one| all.and(one)).await
@@ -287,6 +288,13 @@ impl Log {
     /// Where the log of a partition ends that this broker need not lead.
     pub async fn end_of(&self, id: &PartitionId) -> Result<i64, StoreError> {
         self.shared.store.load(id).await.map(|state| state.next_offset)
+    }
+
+    /// As [`Log::everything_changed`], for those partitions that `is_concerned` names.
+    pub fn changed_where(&self, is_concerned: impl Fn(&PartitionId) -> bool) {
+        let registry = self.partitions.read();
+        let partitions = registry.by_topic.values().flat_map(|topic| topic.partitions.values());
+        partitions.filter(|partition| is_concerned(partition.id())).for_each(|partition| partition.doubt_everything());
     }
 
     /// Memory for a batch that is about to wait for the storage.
@@ -310,8 +318,8 @@ impl Log {
     ///
     /// # Errors
     /// [`AppendError::NotEnoughReplicas`] or [`AppendError::CannotPromise`].
-    pub fn check_promise(&self, config: &LogConfig) -> Result<(), AppendError> {
-        self.shared.options.dial.durability.check(config.promise).map_err(|unkept| match unkept {
+    pub fn check_promise(&self, partition: &PartitionId, config: &LogConfig) -> Result<(), AppendError> {
+        self.shared.options.dial.durability.check(config.promise, Some(partition)).map_err(|unkept| match unkept {
             Unkept::TooFewReplicas { .. } => AppendError::NotEnoughReplicas,
             Unkept::Impossible(text) | Unkept::NotYet(text) => AppendError::CannotPromise(text),
             Unkept::OtherLife => AppendError::CannotPromise(unkept.to_string()),

@@ -424,7 +424,7 @@ impl Partition {
         let mut inner = self.inner.lock();
         match inner.life.clone() {
             // The lead was lost meanwhile, and nobody here hears of it when the promise holds.
-            _ if inner.state.is_none() && !self.durability().holds_at_once(promise) => {
+            _ if inner.state.is_none() && !self.durability().holds_at_once(promise, &self.id) => {
                 let _ = reply.send(Err(AppendError::Store(StoreError::FencedLeader(-1))));
             }
             Some(life) if inner.is_behind() => inner.acks.push(end, life, at, reply),

@@ -475,14 +475,14 @@ async fn a_loss_is_told_once_and_also_by_the_broker_that_has_come_anew_before_it
     world.store.lose_all(&partition_id(1));
     world.lead_anew();
     assert_eq!(world.partition(0).bounds().await.map(|bounds| bounds.high_watermark), Ok(0));
-    world.log.look_for_losses().await.expect("looked");
-    world.log.look_for_losses().await.expect("looked");
+    world.log.look_for_losses(|_| true).await.expect("looked");
+    world.log.look_for_losses(|_| true).await.expect("looked");
     assert_eq!(world.lost(), (2, 10));
     world.append(0, 1, 10).await.expect("a new epoch goes on");
     world.lose_leadership();
     world.store.lose_all(&partition_id(0));
-    world.log.look_for_losses().await.expect("looked");
-    world.log.look_for_losses().await.expect("looked");
+    world.log.look_for_losses(|_| true).await.expect("looked");
+    world.log.look_for_losses(|_| true).await.expect("looked");
     assert_eq!(world.lost(), (3, 11), "who led last tells too");
 }
 

@@ -349,7 +349,7 @@ impl Catalog {
     }
 
     fn check_promise(&self, promise: Promise) -> Result<(), String> {
-        self.durability.check(promise).map_err(|unkept| {
+        self.durability.check(promise, None).map_err(|unkept| {
             let remedy = match unkept {
                 Unkept::TooFewReplicas { .. } => ": connect more replicas to Redis, or promise fewer",
                 Unkept::Impossible(_) | Unkept::NotYet(_) | Unkept::OtherLife => "",

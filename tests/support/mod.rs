@@ -5,6 +5,7 @@
 pub mod ledger;
 pub mod process;
 pub mod proxy;
+pub mod redis_cluster;
 pub mod servers;
 
 use std::{

@@ -58,9 +58,9 @@ impl Partitions for Unled {
 
     async fn look(&self, partition: &PartitionId) -> Result<(LogState, i64), StoreError> {
         let promise = (self.dial.promised)(partition);
-        let life = self.dial.durability.life();
+        let life = self.dial.durability.life(partition);
         let state = self.store.load(partition).await?;
-        let held = self.dial.durability.barrier(promise, &life).await;
+        let held = self.dial.durability.barrier(promise, partition, &life).await;
         held.map_err(|unkept| StoreError::NotReady(unkept.to_string()))?;
         let end = state.next_offset;
         Ok((state, end))

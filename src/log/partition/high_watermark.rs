@@ -22,7 +22,7 @@ impl Partition {
 
     /// The life that the storage's next answer comes from, where its answer is not all that is promised.
     pub(super) fn waited_for(&self, promise: Promise) -> Option<Life> {
-        (!self.durability().holds_at_once(promise)).then(|| self.durability().life())
+        (!self.durability().holds_at_once(promise, &self.id)).then(|| self.durability().life(&self.id))
     }
 
     /// The end of the log was learnt from the storage in `life`: consumers see it at once, or as soon as the promise holds.
@@ -30,16 +30,16 @@ impl Partition {
         let Some(state) = &inner.state else { return };
         let end = state.next_offset;
         inner.life = life;
-        if inner.life.is_none() && self.durability().holds_at_once(promise) {
+        if inner.life.is_none() && self.durability().holds_at_once(promise, &self.id) {
             inner.raise(end);
             if !inner.acks.is_empty() {
                 // They were promised more than the storage's answer, which may have been another storage's.
-                inner.acks.release(end, &self.durability().life());
+                inner.acks.release(end, &self.durability().life(&self.id));
                 inner.acks.fail(&AppendError::Store(StoreError::OutcomeUnknown(Unkept::OtherLife.to_string())));
             }
         } else {
             // What was promised under another setting, or of a storage that is only now known, is waited for all the same.
-            inner.life.get_or_insert_with(|| self.durability().life());
+            inner.life.get_or_insert_with(|| self.durability().life(&self.id));
             self.follow(inner);
         }
     }
@@ -72,7 +72,7 @@ impl Partition {
                     }
                 }
             };
-            let barrier = self.durability().barrier(self.promised(), &life);
+            let barrier = self.durability().barrier(self.promised(), &self.id, &life);
             let Some(held) = stopping.run_until_cancelled(barrier).await else { return };
             match held {
                 Ok(()) => self.take_barrier(end, &life),
@@ -120,9 +120,9 @@ impl Partition {
         let (end, life) = {
             let inner = self.inner.lock();
             let Some(state) = &inner.state else { return Err(StoreError::NoSuchPartition) };
-            (state.next_offset, inner.life.clone().unwrap_or_else(|| self.durability().life()))
+            (state.next_offset, inner.life.clone().unwrap_or_else(|| self.durability().life(&self.id)))
         };
-        let held = self.durability().barrier(self.promised(), &life).await;
+        let held = self.durability().barrier(self.promised(), &self.id, &life).await;
         held.map_err(|unkept| StoreError::NotReady(unkept.to_string()))?;
         self.take_barrier(end, &life);
         Ok(())

@@ -20,28 +20,28 @@ struct Gated {
 
 #[async_trait]
 impl Durability for Gated {
-    fn check(&self, _promise: Promise) -> Result<(), Unkept> {
+    fn check(&self, _promise: Promise, _partition: Option<&PartitionId>) -> Result<(), Unkept> {
         Ok(())
     }
 
-    fn holds_at_once(&self, promise: Promise) -> bool {
+    fn holds_at_once(&self, promise: Promise, _partition: &PartitionId) -> bool {
         promise == Promise::MEMORY
     }
 
-    fn life(&self) -> Life {
+    fn life(&self, _partition: &PartitionId) -> Life {
         self.life.lock().clone()
     }
 
-    async fn barrier(&self, promise: Promise, life: &Life) -> Result<(), Unkept> {
-        if self.holds_at_once(promise) {
+    async fn barrier(&self, promise: Promise, partition: &PartitionId, life: &Life) -> Result<(), Unkept> {
+        if self.holds_at_once(promise, partition) {
             return Ok(());
         }
-        if *life != self.life() {
+        if *life != self.life(partition) {
             return Err(Unkept::OtherLife);
         }
         let mut verdict = self.verdict.subscribe();
         let verdict = verdict.wait_for(Option::is_some).await.expect("the test goes on").clone();
-        if *life != self.life() { Err(Unkept::OtherLife) } else { verdict.expect("waited for") }
+        if *life != self.life(partition) { Err(Unkept::OtherLife) } else { verdict.expect("waited for") }
     }
 }
 

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::sync::Notify;
 
-use super::keys::STREAMS_CHANNEL;
+use super::{keys::STREAMS_CHANNEL, shards::SlotSet};
 
 /// The keys that others changed, coalesced until somebody takes them.
 #[derive(Default)]
@@ -22,6 +22,8 @@ pub struct Pending {
     pub keys: HashSet<String>,
     /// Changes may have been missed (a new connection): everything may have changed.
     pub everything: bool,
+    /// Changes may have been missed of what lies in these slots of a cluster.
+    pub slots: SlotSet,
 }
 
 impl Changes {
@@ -30,7 +32,7 @@ impl Changes {
         loop {
             let notified = self.notify.notified();
             let taken = std::mem::take(&mut *self.pending.lock());
-            if taken.everything || !taken.keys.is_empty() {
+            if taken.everything || !taken.keys.is_empty() || !taken.slots.is_empty() {
                 return taken;
             }
             notified.await;
@@ -41,6 +43,15 @@ impl Changes {
         let mut pending = self.pending.lock();
         pending.keys.clear();
         pending.everything = true;
+        drop(pending);
+        self.notify.notify_one();
+    }
+
+    /// Changes may have been missed of what lies in `slots`, among it `keys`.
+    pub(super) fn doubt(&self, slots: &SlotSet, keys: impl Iterator<Item = String>) {
+        let mut pending = self.pending.lock();
+        pending.slots.extend(slots);
+        pending.keys.extend(keys);
         drop(pending);
         self.notify.notify_one();
     }

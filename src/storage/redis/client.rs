@@ -1,5 +1,5 @@
 //! The connections to Redis: one shared, pipelined connection for writes and small reads, watched and renewed here; others
-//! for long reads; a pool of exclusive ones for administration.
+//! for long reads.
 
 use std::{
     sync::{
@@ -40,8 +40,8 @@ pub struct Options {
     /// `redis://`, `rediss://`, `redis+unix://` or `redis-sentinel://`, with user, password and database. A secret: never logged.
     pub url: String,
     pub keyspace: Keyspace,
-    /// Connections for long reads, and as many for administration.
-    pub pool_size: usize,
+    /// Connections for long reads.
+    pub readers: usize,
     pub connect_timeout: Duration,
     /// A command that has no answer by then counts as lost.
     pub response_timeout: Duration,
@@ -66,25 +66,12 @@ impl Link {
 /// A server, and the connections to it besides the shared one.
 struct Place {
     info: ConnectionInfo,
-    pool: deadpool_redis::Pool,
     readers: Readers,
 }
 
 impl Place {
-    fn new(info: ConnectionInfo, options: &Options) -> Result<Self, RedisError> {
-        let manager = deadpool_redis::Manager::new_with_config(
-            info.clone(),
-            AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(options.connect_timeout))
-                .set_response_timeout(Some(options.response_timeout)),
-        )?;
-        let pool = deadpool_redis::Pool::builder(manager)
-            .max_size(options.pool_size)
-            .wait_timeout(Some(options.response_timeout))
-            .runtime(deadpool_redis::Runtime::Tokio1)
-            .build()
-            .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "the pool", error.to_string())))?;
-        Ok(Self { info, pool, readers: Readers::new(options.pool_size) })
+    fn new(info: ConnectionInfo, options: &Options) -> Self {
+        Self { info, readers: Readers::new(options.readers) }
     }
 }
 
@@ -136,11 +123,15 @@ pub struct Client {
     /// Where the newest connection leads.
     place: ArcSwap<Place>,
     current: Arc<Current>,
-    generations: AtomicU64,
     /// The server's life on the newest connection.
     life: ArcSwap<Life>,
     changes: Arc<Changes>,
+    /// Called when there is a new shared connection: what others changed before may have been missed.
+    renewed: Box<dyn Fn() + Send + Sync>,
 }
+
+/// Shared connections of this process, so that no two have one number: a key's node may change.
+static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Client {
     /// Connects, loads the Function libraries, and asks Redis to push the names of changed streams.
@@ -151,18 +142,46 @@ impl Client {
     /// As [`Client::connect`], counting in `metrics`.
     pub async fn connect_counted(options: Options, metrics: RedisMetrics) -> Result<Arc<Self>, RedisError> {
         let whereabouts = Whereabouts::of(&options.url, options.connect_timeout)?;
-        let place = Place::new(whereabouts.find().await?, &options)?;
-        let this = Arc::new(Self {
+        let place = Place::new(whereabouts.find().await?, &options);
+        let changes = Arc::new(Changes::default());
+        let renewed = {
+            let changes = changes.clone();
+            move || changes.reset()
+        };
+        let this = Self::of(options, whereabouts, place, metrics, changes, renewed);
+        this.establish().await?;
+        Ok(this)
+    }
+
+    /// A client of the server that `info` names, which is connected once it is supervised, or by [`Client::establish`].
+    pub(super) fn at(
+        info: ConnectionInfo,
+        options: Options,
+        metrics: RedisMetrics,
+        changes: Arc<Changes>,
+        renewed: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let place = Place::new(info.clone(), &options);
+        Self::of(options, Whereabouts::Given(Box::new(info)), place, metrics, changes, renewed)
+    }
+
+    fn of(
+        options: Options,
+        whereabouts: Whereabouts,
+        place: Place,
+        metrics: RedisMetrics,
+        changes: Arc<Changes>,
+        renewed: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             options,
             whereabouts,
             place: ArcSwap::from_pointee(place),
             current: Arc::new(Current { metrics, ..Current::default() }),
-            generations: AtomicU64::new(0),
             life: ArcSwap::from_pointee(Life::new("")),
-            changes: Arc::new(Changes::default()),
-        });
-        this.establish().await?;
-        Ok(this)
+            changes,
+            renewed: Box::new(renewed),
+        })
     }
 
     pub fn keyspace(&self) -> &Keyspace {
@@ -203,8 +222,9 @@ impl Client {
         redis::Client::open(self.place.load().info.clone())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    async fn establish(&self) -> Result<(), RedisError> {
-        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Makes the shared connection.
+    pub(super) async fn establish(&self) -> Result<(), RedisError> {
+        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
         let info = self.whereabouts.find().await?;
         let open = || {
             let (changes, current) = (self.changes.clone(), self.current.clone());
@@ -225,11 +245,11 @@ impl Client {
             news.subscribe(&channel).await?;
         }
         if *self.place.load().info.addr() != *info.addr() {
-            self.place.store(Arc::new(Place::new(info, &self.options)?));
+            self.place.store(Arc::new(Place::new(info, &self.options)));
         }
         self.life.store(Arc::new(durability::life(&told)));
         self.current.take(Link { connection, news, generation });
-        self.changes.reset();
+        (self.renewed)();
         Ok(())
     }
 
@@ -265,28 +285,36 @@ impl Client {
             () = self.whereabouts.moved_from(place.info.addr()) => {
                 // The server there may go on answering, or hang: what it says does not count any more.
                 warn!("the Sentinels name another master");
-                self.current.give_up(link.generation);
-                link.abort();
-                place.readers.abort();
+                self.abandon();
             }
         }
+    }
+
+    /// Gives all connections up, and those who wait for an answer.
+    pub(super) fn abandon(&self) {
+        if let Some(link) = self.current.link.load_full() {
+            self.current.give_up(link.generation);
+            link.abort();
+        }
+        self.place.load().readers.abort();
     }
 
     async fn reconnect(&self) {
         const FIRST_PAUSE: Duration = Duration::from_millis(20);
         const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-        warn!("Redis is lost");
+        let at = self.place.load().info.addr().clone();
+        warn!(%at, "Redis is lost");
         let lost = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut reported = false;
         while self.current.link.load().is_none() {
             match self.establish().await {
-                Ok(()) => info!(after = ?lost.elapsed(), "Redis is back"),
+                Ok(()) => info!(%at, after = ?lost.elapsed(), "Redis is back"),
                 Err(error) => {
                     // The first try often comes before a restarted server listens.
                     if !reported && lost.elapsed() > LONGEST_PAUSE {
                         reported = true;
-                        warn!(%error, "Redis can't be reached; trying on");
+                        warn!(%at, %error, "Redis can't be reached; trying on");
                     }
                     tokio::select! {
                         () = self.whereabouts.news() => {}
@@ -319,12 +347,6 @@ impl Client {
             answer => answer,
         };
         self.read(answer)
-    }
-
-    /// Sends commands that need not go together on the shared connection. After an error, the others may have been done.
-    pub async fn query_all<T: FromRedisValue>(&self, commands: &[Cmd]) -> Result<T, StoreError> {
-        let answers = self.send(Request::pipeline(commands)).await?;
-        self.read(Value::Array(answers))
     }
 
     /// Sends a request of one command or one transaction on the shared connection. Errors of the server, also those
@@ -362,7 +384,7 @@ impl Client {
     }
 
     /// An answer as `T`; an error of the server is an error.
-    fn read<T: FromRedisValue>(&self, answer: Value) -> Result<T, StoreError> {
+    pub(super) fn read<T: FromRedisValue>(&self, answer: Value) -> Result<T, StoreError> {
         answer
             .extract_error()
             .and_then(|answer| Ok(redis::from_redis_value(answer)?))
@@ -388,32 +410,48 @@ impl Client {
     /// Sends one command whose answer is large, on a connection where it delays neither writes nor small reads. The answer
     /// is given as its bytes, of which about `bytes` are expected.
     pub(super) async fn read_long(self: Arc<Self>, command: Cmd, bytes: usize) -> Result<Bytes, StoreError> {
+        let answer = self.answer_long(Self::long_request(&command, bytes)).await?;
+        answer.map_err(|error| self.refused(error))
+    }
+
+    /// One command whose answer has about `bytes`.
+    pub(super) fn long_request(command: &Cmd, bytes: usize) -> Request {
         /// More is only allotted as it arrives.
         const MOST_EXPECTED: usize = 3 << 20;
-        let place = self.place.load_full();
-        let connection = place
-            .readers
-            .take(&place.info, self.connection_options())
-            .await
-            .map_err(|error| self.failure(Failure::NotSent(error.to_string())))?;
-        let answer = connection.send_raw(Request::raw(&command, bytes.min(MOST_EXPECTED))).await;
+        Request::raw(command, bytes.min(MOST_EXPECTED))
+    }
+
+    /// As [`Client::read_long`]; an error of the server is the inner one.
+    pub(super) async fn answer_long(&self, request: Request) -> Result<Result<Bytes, ServerError>, StoreError> {
+        let connection = self.reader().await?;
+        let answer = connection.send_raw(request).await;
         let answer = answer.map_err(|failure| {
             connection.give_up();
             self.failure(failure)
         })?;
         if answer.first() == Some(&b'-') {
-            return Err(match redis::parse_redis_value(&answer) {
-                Ok(Value::ServerError(error)) => self.refused(error),
-                _ => StoreError::OutcomeUnknown("an error that can't be read".to_owned()),
-            });
+            return match redis::parse_redis_value(&answer) {
+                Ok(Value::ServerError(error)) => Ok(Err(error)),
+                _ => Err(StoreError::OutcomeUnknown("an error that can't be read".to_owned())),
+            };
         }
-        Ok(answer)
+        Ok(Ok(answer))
     }
 
-    /// An exclusive connection, for administration that must not delay the shared one.
-    pub async fn exclusive(&self) -> Result<deadpool_redis::Connection, StoreError> {
+    /// Sends a request of one command or one transaction on a connection for long reads. Errors of the server are values.
+    pub(super) async fn answer_aside(&self, request: Request) -> Result<Value, StoreError> {
+        let connection = self.reader().await?;
+        let answers = connection.send(request).await.map_err(|failure| {
+            connection.give_up();
+            self.failure(failure)
+        });
+        Ok(answers?.pop().unwrap_or_default())
+    }
+
+    async fn reader(&self) -> Result<Arc<Connection>, StoreError> {
         let place = self.place.load_full();
-        place.pool.get().await.map_err(|error| self.failure(Failure::NotSent(error.to_string())))
+        let reader = place.readers.take(&place.info, self.connection_options()).await;
+        reader.map_err(|error| self.failure(Failure::NotSent(error.to_string())))
     }
 
     fn failed(&self, error: &RedisError) -> StoreError {
@@ -470,6 +508,9 @@ pub fn store_error(error: &RedisError) -> StoreError {
             ServerErrorKind::BusyLoading
             | ServerErrorKind::MasterDown
             | ServerErrorKind::TryAgain
+            | ServerErrorKind::Moved
+            | ServerErrorKind::Ask
+            | ServerErrorKind::ClusterDown
             | ServerErrorKind::ReadOnly,
         ) => StoreError::NotReady(text),
         ErrorKind::Server(_) | ErrorKind::Extension if is_out_of_memory(&text) => StoreError::OutOfMemory,

@@ -104,6 +104,11 @@ impl Keyspace {
         self.catalog("barrier")
     }
 
+    /// The same for a shard of a cluster: one of these keys, of which each lies in a slot of its own.
+    pub fn shard_barrier(&self, number: u32) -> String {
+        format!("{}:barrier:{number}", self.0)
+    }
+
     pub fn layout(&self) -> String {
         self.catalog("layout")
     }

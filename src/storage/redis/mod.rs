@@ -9,12 +9,14 @@ pub mod embedded;
 pub mod groups;
 pub mod keys;
 pub mod log;
+pub mod nodes;
 pub mod producer_ids;
 mod readers;
 pub mod registry;
 mod scripts;
 pub mod sentinel;
 pub mod server;
+pub mod shards;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod whereabouts;

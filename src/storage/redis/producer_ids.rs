@@ -1,22 +1,22 @@
 //! Blocks of producer ids, from one counter in Redis that runs ahead of the clock.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use async_trait::async_trait;
 
-use super::client::Client;
+use super::nodes::Nodes;
 use crate::log::{producer_ids::ProducerIdBlocks, store::StoreError};
 
 /// As many as Kafka's controller hands out at once.
 const BLOCK_SIZE: i64 = 1000;
 
 pub struct RedisProducerIds {
-    client: Arc<Client>,
+    nodes: Nodes,
 }
 
 impl RedisProducerIds {
-    pub fn new(client: Arc<Client>) -> Self {
-        Self { client }
+    pub fn new(nodes: impl Into<Nodes>) -> Self {
+        Self { nodes: nodes.into() }
     }
 }
 
@@ -24,8 +24,9 @@ impl RedisProducerIds {
 impl ProducerIdBlocks for RedisProducerIds {
     async fn next_block(&self) -> Result<Range<i64>, StoreError> {
         let mut command = redis::cmd("FCALL");
-        command.arg("weir1_producer_ids").arg(1).arg(self.client.keyspace().producer_ids()).arg(BLOCK_SIZE);
-        let first: String = self.client.query(&command).await?;
+        let key = self.nodes.keyspace().producer_ids();
+        command.arg("weir1_producer_ids").arg(1).arg(&key).arg(BLOCK_SIZE);
+        let first: String = self.nodes.of(&key).query(&command).await?;
         let first: i64 = first.parse().map_err(|_| StoreError::Refused(format!("no producer id: {first:?}")))?;
         Ok(first..first + BLOCK_SIZE)
     }

@@ -1,6 +1,6 @@
 //! This broker among the live ones: a hash in Redis that expires unless it is renewed, and one hash that names all brokers.
 
-use std::{collections::HashMap, fs, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::client::Client;
+use super::nodes::Nodes;
 use crate::{
     clock::Clock,
     cluster::{self, Broker, Endpoint, Renewal, Renewed, View},
@@ -44,7 +44,7 @@ pub struct Identity {
 
 /// A registered broker.
 pub struct Registration {
-    client: Arc<Client>,
+    nodes: Nodes,
     clock: Clock,
     identity: Identity,
     /// The brokers that were alive when this one looked last.
@@ -77,9 +77,9 @@ struct Details {
 impl Registration {
     /// Registers this broker, at once if no live one has its node id. Where one was there a moment ago, waits until it is heard of
     /// again or its time has run out; one whose process on this machine is gone is replaced at once.
-    pub async fn new(client: Arc<Client>, clock: Clock, identity: Identity) -> Result<Self, RegistryError> {
+    pub async fn new(nodes: impl Into<Nodes>, clock: Clock, identity: Identity) -> Result<Self, RegistryError> {
         const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
-        let registration = Self { client, clock, identity, others: Mutex::default() };
+        let registration = Self { nodes: nodes.into(), clock, identity, others: Mutex::default() };
         let first_time = Renewal::default();
         let Attempt::Held(first) = registration.attempt("", &first_time).await? else { return Ok(registration) };
         if has_ended(&first.process)
@@ -130,7 +130,7 @@ impl Registration {
         for endpoint in endpoints {
             call.arg(format!("endpoint.{}", endpoint.listener)).arg(address_of(endpoint));
         }
-        let held: Option<[Option<String>; 4]> = self.client.query(&call).await?;
+        let held: Option<[Option<String>; 4]> = self.nodes.of(&self.nodes.keyspace().brokers()).query(&call).await?;
         Ok(match held.map(|fields| fields.map(Option::unwrap_or_default)) {
             None => Attempt::Registered,
             Some([incarnation, heartbeat, address, process]) => {
@@ -141,7 +141,7 @@ impl Registration {
 
     /// A Function's call with this broker's keys, and those of `others`.
     fn call(&self, function: &str, others: &[NodeId]) -> Cmd {
-        let keyspace = self.client.keyspace();
+        let keyspace = self.nodes.keyspace();
         let mut call = redis::cmd("FCALL");
         call.arg(function).arg(2 + others.len()).arg(keyspace.broker(self.identity.node)).arg(keyspace.brokers());
         for other in others {
@@ -159,7 +159,7 @@ impl Registration {
         for other in &others {
             call.arg(other.0);
         }
-        let answer: Vec<Value> = self.client.query(&call).await?;
+        let answer: Vec<Value> = self.nodes.of(&self.nodes.keyspace().brokers()).query(&call).await?;
         let mut answer = answer.into_iter();
         let (word, soonest, all) = (answer.next(), answer.next(), answer.next());
         let Some(Value::Int(word)) = word else {
@@ -217,7 +217,7 @@ impl cluster::Registry for Registration {
     async fn leave(&self) -> Result<View, cluster::RegistryError> {
         let mut call = self.call("weir_broker_leave_v2", &[]);
         call.arg(self.identity.node.0).arg(&self.identity.incarnation);
-        let all: Value = self.client.query(&call).await?;
+        let all: Value = self.nodes.of(&self.nodes.keyspace().brokers()).query(&call).await?;
         Ok(self.take_view(all)?)
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::future::try_join_all;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
 use tracing::info;
 
@@ -10,7 +11,9 @@ use super::{
     client::Client,
     durability::{self, Standing, number_pair},
     keys::Keyspace,
+    nodes::Nodes,
     sentinel::Nowhere,
+    shards,
     whereabouts::Whereabouts,
 };
 use crate::log::{
@@ -59,8 +62,22 @@ pub enum ServerError {
          it runs, let it be announced by an address that can be reached from here (replica-announce-ip, sentinel announce-ip)"
     )]
     MasterUnreachable { master: String, reason: String },
-    #[error("it runs in cluster mode, which Weir does not use yet: give a Redis that is not part of a cluster")]
-    Cluster,
+    #[error(
+        "it is a node of a Redis Cluster, which Sentinels can't fail over: give the cluster's nodes with --redis-url"
+    )]
+    WatchedCluster,
+    #[error(
+        "several addresses name the nodes of a Redis Cluster, and {0} is in none: give one address, or a cluster's nodes"
+    )]
+    Several(String),
+    #[error("a Redis Cluster has no databases ({0}): leave the number at the end of --redis-url out")]
+    ClusterDatabase(String),
+    #[error(
+        "its cluster takes no commands, or not for all slots ({served} of {all} are served): see `redis-cli --cluster check`"
+    )]
+    ClusterDown { served: usize, all: u16 },
+    #[error("its node {node}: {reason}")]
+    Shard { node: String, reason: Box<ServerError> },
     #[error(
         "its maxmemory-policy is {0}, with which it would delete records when memory runs out: set it with `redis-cli CONFIG SET \
          maxmemory-policy noeviction`, and in redis.conf"
@@ -82,14 +99,38 @@ pub enum ServerError {
 pub struct Server {
     pub flavour: &'static str,
     pub version: String,
-    pub standing: Standing,
+    pub is_cluster: bool,
+    /// Of each shard.
+    pub standings: Vec<Standing>,
     /// What the operator should know, a sentence each.
     pub warnings: Vec<String>,
 }
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.flavour, self.version)
+        write!(f, "{} {}", self.flavour, self.version)?;
+        if self.is_cluster { write!(f, ", a cluster of {} shards", self.standings.len()) } else { Ok(()) }
+    }
+}
+
+impl Server {
+    /// What acknowledged records survive with all that it does before it answers: on the weakest shard.
+    pub fn survives(&self) -> &'static str {
+        let weakness = |standing: &&Standing| {
+            let holds = [Level::Written, Level::Fsync].map(|level| standing.holds_at_once(level.into()));
+            holds.into_iter().filter(|holds| *holds).count()
+        };
+        self.standings.iter().min_by_key(weakness).map_or("what is not known", Standing::survives)
+    }
+
+    /// Takes another shard of the same cluster in.
+    pub(super) fn join(&mut self, other: Self) {
+        self.standings.extend(other.standings);
+        for warning in other.warnings {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
     }
 }
 
@@ -102,6 +143,9 @@ pub async fn check(
     keyspace: &Keyspace,
     connect_timeout: Duration,
 ) -> Result<Server, ServerError> {
+    if let Some(cluster) = shards::check::check(url, keyspace, connect_timeout).await? {
+        return Ok(cluster);
+    }
     let whereabouts =
         Whereabouts::of(url, connect_timeout).map_err(|error| ServerError::Unreachable(error.to_string()))?;
     let info = whereabouts.find().await?;
@@ -121,9 +165,22 @@ pub async fn check(
 
     match found("redis_mode") {
         "sentinel" => return Err(ServerError::Sentinel),
-        "cluster" => return Err(ServerError::Cluster),
+        // Only what Sentinels watch: the rest was seen above.
+        "cluster" => return Err(ServerError::WatchedCluster),
         _ => {}
     }
+    examine(&mut connection, &info, is_embedded, Some(keyspace)).await
+}
+
+/// Whether Weir can use the server that answered `INFO` so, as far as one server is concerned. `keyspace`: where it has the
+/// catalog.
+pub(super) async fn examine(
+    connection: &mut MultiplexedConnection,
+    info: &HashMap<String, String>,
+    is_embedded: bool,
+    keyspace: Option<&Keyspace>,
+) -> Result<Server, ServerError> {
+    let found = |name: &str| info.get(name).map(String::as_str).unwrap_or_default();
     // Valkey gives the version of Redis that it is compatible with, and its own.
     let (flavour, version) = match info.get("valkey_version") {
         Some(own) => ("Valkey", own.clone()),
@@ -139,20 +196,22 @@ pub async fn check(
         "noeviction" | "" => {}
         other => return Err(ServerError::Evicts(other.to_owned())),
     }
-    redis::cmd("FUNCTION").arg("STATS").exec_async(&mut connection).await.map_err(|error| match failed(error) {
+    redis::cmd("FUNCTION").arg("STATS").exec_async(connection).await.map_err(|error| match failed(error) {
         ServerError::Unexpected(text) => ServerError::NoFunctions(text),
         other => other,
     })?;
-    let layout: Option<String> =
-        redis::cmd("GET").arg(keyspace.layout()).query_async(&mut connection).await.map_err(failed)?;
-    if let Some(found) = layout.filter(|layout| layout != LAYOUT_VERSION) {
-        return Err(ServerError::Layout { keyspace: keyspace.as_str().to_owned(), found });
+    if let Some(keyspace) = keyspace {
+        let layout: Option<String> =
+            redis::cmd("GET").arg(keyspace.layout()).query_async(connection).await.map_err(failed)?;
+        if let Some(found) = layout.filter(|layout| layout != LAYOUT_VERSION) {
+            return Err(ServerError::Layout { keyspace: keyspace.as_str().to_owned(), found });
+        }
     }
     // Some providers refuse CONFIG.
     let command = redis::cmd("CONFIG").arg("GET").arg("appendfsync").to_owned();
-    let config: Result<HashMap<String, String>, RedisError> = command.query_async(&mut connection).await;
+    let config: Result<HashMap<String, String>, RedisError> = command.query_async(connection).await;
     let appendfsync = config.ok().and_then(|config| config.get("appendfsync").cloned());
-    let standing = Standing::of(&info, appendfsync.as_deref(), is_embedded);
+    let standing = Standing::of(info, appendfsync.as_deref(), is_embedded);
     let mut warnings: Vec<String> = loss(&standing).into_iter().map(str::to_owned).collect();
     if found("maxmemory") == "0" {
         warnings.push(
@@ -161,11 +220,21 @@ pub async fn check(
                 .to_owned(),
         );
     }
-    Ok(Server { flavour, version, standing, warnings })
+    let is_cluster = found("redis_mode") == "cluster";
+    Ok(Server { flavour, version, is_cluster, standings: vec![standing], warnings })
 }
 
-/// The memory that the server may take (`maxmemory`) and takes; none where it has no limit.
-pub(super) async fn capacity(client: &Client) -> Result<Option<Capacity>, StoreError> {
+/// The memory that all nodes may take (`maxmemory`) and take; none where one has no limit.
+pub(super) async fn capacity(nodes: &Nodes) -> Result<Option<Capacity>, StoreError> {
+    let each = try_join_all(nodes.all().iter().map(|client| capacity_of(client))).await?;
+    let sum = |sum: Capacity, one: Capacity| Capacity {
+        total: sum.total.saturating_add(one.total),
+        used: sum.used.saturating_add(one.used),
+    };
+    Ok(each.into_iter().collect::<Option<Vec<_>>>().and_then(|each| each.into_iter().reduce(sum)))
+}
+
+async fn capacity_of(client: &Client) -> Result<Option<Capacity>, StoreError> {
     let text: String = client.query(redis::cmd("INFO").arg("memory")).await?;
     let bytes = |name: &str| {
         let value = text.lines().filter_map(|line| line.split_once(':')).find(|(field, _)| *field == name)?.1;
@@ -176,7 +245,7 @@ pub(super) async fn capacity(client: &Client) -> Result<Option<Capacity>, StoreE
 }
 
 /// `INFO`, once the server has loaded its data.
-async fn loaded(connection: &mut MultiplexedConnection) -> Result<HashMap<String, String>, ServerError> {
+pub(super) async fn loaded(connection: &mut MultiplexedConnection) -> Result<HashMap<String, String>, ServerError> {
     const PAUSE: Duration = Duration::from_millis(100);
     let mut reported = false;
     loop {
@@ -207,12 +276,13 @@ fn loss(standing: &Standing) -> Option<&'static str> {
     }
 }
 
-fn failed(error: RedisError) -> ServerError {
+pub(super) fn failed(error: RedisError) -> ServerError {
     let text = error.to_string();
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => ServerError::Login(text),
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) | (_, Some("NOPERM")) => ServerError::Forbidden(text),
         (ErrorKind::Io, _) if text.contains("certificate") => ServerError::Certificate(text),
+        _ if text.contains("cluster mode") => ServerError::ClusterDatabase(text),
         _ if text.contains("DB index") => ServerError::Database(text),
         (ErrorKind::Io | ErrorKind::InvalidClientConfig, _) => ServerError::Unreachable(text),
         _ => ServerError::Unexpected(text),
@@ -220,16 +290,16 @@ fn failed(error: RedisError) -> ServerError {
 }
 
 /// Writes down the layout of a keyspace that is new.
-pub async fn claim_layout(client: &Client) -> Result<(), StoreError> {
-    let key = client.keyspace().layout();
-    client.query(redis::cmd("SET").arg(key).arg(LAYOUT_VERSION).arg("NX")).await
+pub async fn claim_layout(nodes: &Nodes) -> Result<(), StoreError> {
+    let key = nodes.keyspace().layout();
+    nodes.of(&key).query(redis::cmd("SET").arg(&key).arg(LAYOUT_VERSION).arg("NX")).await
 }
 
 /// The cluster's id: the one in Redis or, where there is none, `configured` or a new one that is kept there from now on.
-pub async fn cluster_id(client: &Client, configured: Option<&str>) -> Result<String, StoreError> {
-    let key = client.keyspace().cluster();
+pub async fn cluster_id(nodes: &Nodes, configured: Option<&str>) -> Result<String, StoreError> {
+    let key = nodes.keyspace().cluster();
     // Kafka's form of a random UUID.
     let new = configured.map_or_else(|| URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()), str::to_owned);
-    client.query::<()>(redis::cmd("SET").arg(&key).arg(new).arg("NX")).await?;
-    client.query(redis::cmd("GET").arg(&key)).await
+    nodes.of(&key).query::<()>(redis::cmd("SET").arg(&key).arg(new).arg("NX")).await?;
+    nodes.of(&key).query(redis::cmd("GET").arg(&key)).await
 }

@@ -50,7 +50,7 @@ impl TestRedis {
         Options {
             url: self.url(),
             keyspace: self.keyspace(),
-            pool_size: 4,
+            readers: 4,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(5),
         }

@@ -6,7 +6,10 @@ use redis::{
     ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError, io::tcp::TcpSettings,
 };
 
-use super::sentinel::{Nowhere, SentinelUrl, Sentinels};
+use super::{
+    sentinel::{Nowhere, SentinelUrl, Sentinels},
+    shards,
+};
 
 pub(super) enum Whereabouts {
     Given(Box<ConnectionInfo>),
@@ -20,7 +23,7 @@ pub(super) enum Whereabouts {
 pub fn check_url(url: &str) -> Result<(), String> {
     match SentinelUrl::parse(url) {
         Some(parsed) => parsed.map(drop),
-        None => redis::Client::open(url).map(drop).map_err(|error| error.to_string()),
+        None => shards::seeds(url).map(drop).map_err(|error| error.to_string()),
     }
 }
 

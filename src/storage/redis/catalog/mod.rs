@@ -4,15 +4,14 @@ mod encoding;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use redis::{Cmd, streams::StreamRangeReply};
 use tracing::error;
 
 use super::{
-    client::{Client, store_error},
+    connection::Request,
     keys::Keyspace,
+    nodes::{At, Nodes},
 };
 use crate::{
     log::store::StoreError,
@@ -28,14 +27,19 @@ use crate::{
 
 /// The catalog in Redis.
 pub struct RedisCatalogStore {
-    client: Arc<Client>,
+    nodes: Nodes,
     keyspace: Keyspace,
 }
 
 impl RedisCatalogStore {
-    pub fn new(client: Arc<Client>) -> Self {
-        let keyspace = client.keyspace().clone();
-        Self { client, keyspace }
+    pub fn new(nodes: impl Into<Nodes>) -> Self {
+        let nodes = nodes.into();
+        let keyspace = nodes.keyspace().clone();
+        Self { nodes, keyspace }
+    }
+
+    fn at(&self) -> At<'_> {
+        self.nodes.of(&self.keyspace.topics())
     }
 
     fn call(&self, function: &str) -> Cmd {
@@ -86,22 +90,15 @@ fn configs(name: &str, text: &str) -> Option<(Resource, Values)> {
 #[async_trait]
 impl CatalogStore for RedisCatalogStore {
     async fn load(&self) -> Result<StoredCatalog, StoreError> {
-        let mut connection = self.client.exclusive().await?;
-        let mut pipeline = redis::pipe();
-        pipeline
-            .atomic()
-            .cmd("GET")
-            .arg(self.keyspace.catalog_version())
-            .cmd("XREVRANGE")
-            .arg(self.keyspace.catalog_changes())
-            .arg(&["+", "-", "COUNT", "1"])
-            .cmd("HGETALL")
-            .arg(self.keyspace.topics())
-            .cmd("HGETALL")
-            .arg(self.keyspace.configs());
+        let mut transaction = Request::transaction();
+        transaction.queue(redis::cmd("GET").arg(self.keyspace.catalog_version()));
+        let last = &["+", "-", "COUNT", "1"];
+        transaction.queue(redis::cmd("XREVRANGE").arg(self.keyspace.catalog_changes()).arg(last));
+        transaction.queue(redis::cmd("HGETALL").arg(self.keyspace.topics()));
+        transaction.queue(redis::cmd("HGETALL").arg(self.keyspace.configs()));
         type Hash = Vec<(String, String)>;
         let (number, last, all_topics, all_configs): (Option<u64>, StreamRangeReply, Hash, Hash) =
-            pipeline.query_async(&mut connection).await.map_err(|error| store_error(&error))?;
+            self.at().query_aside(transaction.execute()).await?;
         let number = number.unwrap_or(0);
         // The last change's mark, if the last change is that of this version.
         let mark = last.ids.first().and_then(|last| {
@@ -118,7 +115,7 @@ impl CatalogStore for RedisCatalogStore {
     async fn newer(&self, known: CatalogVersion) -> Result<Option<Newer>, StoreError> {
         let mut call = self.call("weir_catalog_changes_v1");
         call.arg(known.number).arg(known.mark);
-        let answer: Vec<String> = self.client.query(&call).await?;
+        let answer: Vec<String> = self.at().query(&call).await?;
         let mut parts = answer.into_iter();
         match next(&mut parts)?.as_str() {
             "same" => return Ok(None),
@@ -146,7 +143,7 @@ impl CatalogStore for RedisCatalogStore {
         for change in changes {
             encoding::encode_change(&mut call, change);
         }
-        let answer: Vec<String> = self.client.query(&call).await?;
+        let answer: Vec<String> = self.at().query(&call).await?;
         let mut parts = answer.into_iter();
         let applied = Applied {
             version_before: next_version(&mut parts)?,
@@ -166,7 +163,7 @@ impl CatalogStore for RedisCatalogStore {
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
         let all: Vec<(String, String)> =
-            self.client.query(redis::cmd("HGETALL").arg(self.keyspace.catalog_unfinished())).await?;
+            self.at().query(redis::cmd("HGETALL").arg(self.keyspace.catalog_unfinished())).await?;
         let mut unfinished = Vec::with_capacity(all.len());
         for (id, text) in all {
             match encoding::decode_unfinished(&id, &text) {
@@ -180,6 +177,6 @@ impl CatalogStore for RedisCatalogStore {
     async fn finish(&self, done: &Unfinished) -> Result<bool, StoreError> {
         let mut call = self.call("weir_catalog_finish_v2");
         call.arg(done.id.to_string()).arg(encoding::work_name(done.work)).arg(done.partitions);
-        self.client.query(&call).await
+        self.at().query(&call).await
     }
 }

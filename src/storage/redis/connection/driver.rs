@@ -167,7 +167,7 @@ impl<E: Fn(Event) + Unpin> Driver<E> {
                 while first.acknowledgements > 0 && self.parser.skip_status() {
                     first.acknowledgements -= 1;
                 }
-                if first.raw_bytes.is_some() {
+                if first.raw_bytes.is_some() && first.acknowledgements == 0 {
                     let Some(raw) = self.parser.next_raw().map_err(malformed)? else { return Ok(()) };
                     if let Some(done) = self.waiting.pop_front() {
                         let _ = done.reply.send(Ok(Answer::Raw(raw)));

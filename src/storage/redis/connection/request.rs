@@ -9,7 +9,7 @@ use redis::{Cmd, RedisWrite};
 const WORTH_A_PIECE: usize = 4 << 10;
 
 /// One or more commands that are sent in one go.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::storage::redis) struct Request {
     /// What comes before `text`.
     pieces: Vec<Bytes>,
@@ -80,6 +80,19 @@ impl Request {
         self.begin(1);
         self.write_arg(b"EXEC");
         self.replies = 1;
+        self
+    }
+
+    /// So that copies share all its bytes.
+    pub(in crate::storage::redis) fn whole(mut self) -> Self {
+        self.cut();
+        self
+    }
+
+    /// The same, for a node of a cluster that another one has named for this request alone.
+    pub(in crate::storage::redis) fn asking(mut self) -> Self {
+        self.pieces.insert(0, Bytes::from_static(b"*1\r\n$6\r\nASKING\r\n"));
+        self.acknowledgements += 1;
         self
     }
 

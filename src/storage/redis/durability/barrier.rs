@@ -1,13 +1,22 @@
 //! One kind of wait, shared: a task with a connection of its own writes, waits, and answers all who asked before it wrote.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{super::client::Client, standing};
+use super::{
+    super::{client::Client, nodes::Nodes},
+    standing,
+};
 use crate::log::durability::{Life, Unkept};
 
 /// How long Redis is made to wait at a time; who asks meanwhile shares the next wait.
@@ -27,15 +36,24 @@ type Asked = oneshot::Sender<Result<Life, Unkept>>;
 
 pub(super) struct Barrier {
     client: Arc<Client>,
+    nodes: Nodes,
     kind: Kind,
+    failures: AtomicU32,
     /// At most one for each partition that waits.
     asked: Mutex<Vec<Asked>>,
     wanted: Notify,
 }
 
 impl Barrier {
-    pub(super) fn new(client: Arc<Client>, kind: Kind) -> Arc<Self> {
-        Arc::new(Self { client, kind, asked: Mutex::default(), wanted: Notify::new() })
+    pub(super) fn new(client: Arc<Client>, nodes: Nodes, kind: Kind) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            nodes,
+            kind,
+            failures: AtomicU32::new(0),
+            asked: Mutex::default(),
+            wanted: Notify::new(),
+        })
     }
 
     /// Waits for all that Redis answered before this call; tells in which life. Cancel-safe.
@@ -56,8 +74,9 @@ impl Barrier {
             }
             let Some(outcome) = stopping.run_until_cancelled(self.once_in_time(&mut link)).await else { break };
             if outcome.is_err() {
-                // What it is good for is not known any more.
+                // What it is good for is not known any more, and the key's slot may be on its way to another node.
                 link = None;
+                self.failures.fetch_add(1, Ordering::Relaxed);
             }
             for sender in asked {
                 let _ = sender.send(outcome.clone());
@@ -89,7 +108,8 @@ impl Barrier {
         // A connection that has written nothing is told at once that all is well, so it writes first. Replication offsets are
         // one sequence for all connections: what was answered before this write lies before it.
         let mut pipeline = redis::pipe();
-        pipeline.set(self.client.keyspace().barrier(), 1).ignore();
+        let key = self.nodes.barrier_key(&self.client, self.failures.load(Ordering::Relaxed));
+        pipeline.set(key, 1).ignore();
         match self.kind {
             Kind::Replicas(count) => {
                 pipeline.cmd("WAIT").arg(count).arg(milliseconds(WAIT));

@@ -2,14 +2,18 @@
 
 mod encoding;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use redis::Cmd;
 use tracing::warn;
 
-use super::{client::Client, keys::Keyspace};
+use super::{
+    keys::Keyspace,
+    nodes::{At, Nodes},
+    shards::Slot,
+};
 use crate::{
     coordinator::store::{GroupEpoch, GroupStore, GroupWrite, Loaded, MirrorMove, StoreError, WriteError},
     model::{GroupId, PartitionId},
@@ -17,19 +21,18 @@ use crate::{
 
 /// Groups in Redis.
 pub struct RedisGroupStore {
-    client: Arc<Client>,
+    nodes: Nodes,
     keyspace: Keyspace,
 }
 
 impl RedisGroupStore {
-    pub fn new(client: Arc<Client>, keyspace: Keyspace) -> Self {
-        Self { client, keyspace }
+    pub fn new(nodes: impl Into<Nodes>) -> Self {
+        let nodes = nodes.into();
+        let keyspace = nodes.keyspace().clone();
+        Self { nodes, keyspace }
     }
 
-    async fn try_write(
-        &self,
-        writes: &[(GroupId, GroupWrite)],
-    ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
+    async fn index_new(&self, writes: &[(GroupId, GroupWrite)]) -> Result<(), StoreError> {
         if writes.iter().any(|(_, write)| write.expected.is_none()) {
             // First the index: an entry without a group is harmless, a group that nobody finds is not.
             let mut index = redis::cmd("HSET");
@@ -39,9 +42,17 @@ impl RedisGroupStore {
                     index.arg(group.as_str()).arg(encoding::CLASSIC);
                 }
             }
-            let () = self.client.query(&index).await?;
+            let () = self.nodes.of(&self.keyspace.groups()).query(&index).await?;
         }
-        // A call of several groups names keys of several slots, which a Redis Cluster would refuse.
+        Ok(())
+    }
+
+    /// Writes groups of one slot.
+    async fn try_write_at(
+        &self,
+        at: At<'_>,
+        writes: &[&(GroupId, GroupWrite)],
+    ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
         let mut call = redis::cmd("FCALL");
         call.arg("weir_groups_write_v1").arg(writes.len() * 2);
         for (group, _) in writes {
@@ -50,11 +61,19 @@ impl RedisGroupStore {
         for (_, write) in writes {
             encoding::encode_write(&mut call, write);
         }
-        let answers: Vec<(i64, String)> = self.client.query(&call).await?;
+        let answers: Vec<(i64, String)> = at.query(&call).await?;
         if answers.len() != writes.len() {
             return Err(StoreError::Refused("the groups' Function gave an answer that can't be read".to_owned()));
         }
         Ok(answers.into_iter().map(|(done, text)| written(done, text)).collect())
+    }
+
+    fn slot_of(&self, group: &GroupId) -> Slot {
+        self.nodes.slot_of(&self.keyspace.group(group))
+    }
+
+    fn at(&self, group: &GroupId) -> At<'_> {
+        self.nodes.at(self.slot_of(group))
     }
 }
 
@@ -73,7 +92,8 @@ fn written(done: i64, text: String) -> Result<GroupEpoch, WriteError> {
 #[async_trait]
 impl GroupStore for RedisGroupStore {
     async fn list(&self) -> Result<Vec<GroupId>, StoreError> {
-        let ids: Vec<Vec<u8>> = self.client.query(redis::cmd("HKEYS").arg(self.keyspace.groups())).await?;
+        let ids: Vec<Vec<u8>> =
+            self.nodes.of(&self.keyspace.groups()).query(redis::cmd("HKEYS").arg(self.keyspace.groups())).await?;
         let groups = ids.into_iter().filter_map(|id| match String::from_utf8(id) {
             Ok(id) => Some(GroupId::new(&id)),
             Err(error) => {
@@ -89,7 +109,7 @@ impl GroupStore for RedisGroupStore {
             let mut call = redis::cmd("FCALL");
             call.arg("weir_group_claim_v1").arg(2);
             call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
-            let (group, offsets): (encoding::Hash, encoding::Hash) = self.client.query(&call).await?;
+            let (group, offsets): (encoding::Hash, encoding::Hash) = self.at(group).query(&call).await?;
             Ok(encoding::loaded(group, offsets))
         });
         try_join_all(calls).await
@@ -98,15 +118,15 @@ impl GroupStore for RedisGroupStore {
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
         let read = |key: String| {
             let mut command = redis::cmd("HGETALL");
-            command.arg(key);
-            command
+            command.arg(&key);
+            (key, command)
         };
-        let commands: Vec<Cmd> = groups
+        let commands: Vec<(String, Cmd)> = groups
             .iter()
             .flat_map(|group| [self.keyspace.group(group), self.keyspace.group_offsets(group)])
             .map(read)
             .collect();
-        let hashes: Vec<encoding::Hash> = self.client.query_all(&commands).await?;
+        let hashes: Vec<encoding::Hash> = self.nodes.query_all(&commands).await?;
         let mut hashes = hashes.into_iter();
         let mut loaded = Vec::with_capacity(groups.len());
         while let (Some(group), Some(offsets)) = (hashes.next(), hashes.next()) {
@@ -116,21 +136,39 @@ impl GroupStore for RedisGroupStore {
     }
 
     async fn write(&self, writes: Vec<(GroupId, GroupWrite)>) -> Vec<Result<GroupEpoch, WriteError>> {
-        match self.try_write(&writes).await {
-            Ok(answers) => answers,
-            Err(error) => writes.iter().map(|_| Err(error.clone().into())).collect(),
+        if let Err(error) = self.index_new(&writes).await {
+            return writes.iter().map(|_| Err(error.clone().into())).collect();
         }
+        // A call names keys of one slot.
+        let mut by_slot: BTreeMap<Slot, Vec<usize>> = BTreeMap::new();
+        for (index, (group, _)) in writes.iter().enumerate() {
+            by_slot.entry(self.slot_of(group)).or_default().push(index);
+        }
+        let calls = by_slot.into_iter().map(|(slot, indices)| {
+            let writes = &writes;
+            async move {
+                let of_slot: Vec<&(GroupId, GroupWrite)> = indices.iter().filter_map(|at| writes.get(*at)).collect();
+                let answers = match self.try_write_at(self.nodes.at(slot), &of_slot).await {
+                    Ok(answers) => answers,
+                    Err(error) => of_slot.iter().map(|_| Err(error.clone().into())).collect(),
+                };
+                indices.into_iter().zip(answers).collect::<Vec<_>>()
+            }
+        });
+        let mut answers: Vec<_> = join_all(calls).await.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     async fn delete(&self, group: &GroupId, expected: GroupEpoch) -> Result<(), WriteError> {
         let mut call = redis::cmd("FCALL");
         call.arg("weir_group_delete_v1").arg(2);
         call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group)).arg(expected.0);
-        let (done, text): (i64, String) = self.client.query(&call).await?;
+        let (done, text): (i64, String) = self.at(group).query(&call).await?;
         written(done, text)?;
         let mut index = redis::cmd("HDEL");
         index.arg(self.keyspace.groups()).arg(group.as_str());
-        if let Err(error) = self.client.query::<()>(&index).await {
+        if let Err(error) = self.nodes.of(&self.keyspace.groups()).query::<()>(&index).await {
             // The group is gone; the entry is passed over when groups are loaded.
             warn!(%group, %error, "a deleted group stays in the index");
         }
@@ -141,14 +179,15 @@ impl GroupStore for RedisGroupStore {
         // Sent together, so one round trip for all.
         let calls = moves.iter().map(|one| async move {
             let PartitionId { topic, topic_id, index } = &one.partition;
+            let stream = self.keyspace.stream(topic, *index);
             let mut call = redis::cmd("FCALL");
             call.arg("weir_group_mirror_v1").arg(3);
-            call.arg(self.keyspace.stream(topic, *index));
+            call.arg(&stream);
             call.arg(self.keyspace.state(topic, *index));
             call.arg(self.keyspace.marks(topic, *index));
             call.arg(topic_id.to_string()).arg(one.group.as_str());
             call.arg(one.offset.map_or_else(String::new, |offset| offset.to_string()));
-            match self.client.query::<()>(&call).await {
+            match self.nodes.of(&stream).query::<()>(&call).await {
                 Err(StoreError::Refused(reason)) => {
                     warn!(group = %one.group, partition = %one.partition, reason, "an offset can't be mirrored");
                     Ok(())

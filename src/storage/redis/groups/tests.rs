@@ -26,7 +26,7 @@ struct World {
 
 async fn world() -> World {
     let redis = TestRedis::start().await;
-    let store = RedisGroupStore::new(redis.client().await, redis.keyspace());
+    let store = RedisGroupStore::new(redis.client().await);
     let bare = redis.connection().await;
     World { redis, store, bare }
 }

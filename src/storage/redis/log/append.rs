@@ -120,7 +120,7 @@ impl RedisLog {
                 && plan.accepted.iter().map(|batch| batch.records).sum::<i64>()
                     <= i64::try_from(self.options.small_append_max_records).unwrap_or(i64::MAX);
             let by_function = refusals >= REFUSALS_BEFORE_FUNCTION && plan.fits_function();
-            let generation = self.client.generation();
+            let generation = self.at(partition).generation();
             writer.number += 1;
             let mut written = if by_function {
                 self.by_function(partition, writer, append, &core, &plan).await?
@@ -178,7 +178,7 @@ impl RedisLog {
                     partition.view.lock().core = None;
                     self.refresh(partition, writer, append, from, &mut is_fresh).await?;
                 }
-                Written::NoFunctions => self.client.load_libraries().await?,
+                Written::NoFunctions => self.at(partition).load_libraries().await?,
                 Written::Unknown(error) => return Err(error),
             }
         }
@@ -218,7 +218,7 @@ impl RedisLog {
     ) -> Result<Core, StoreError> {
         let ids = producer_ids(append, from);
         let fields: Vec<String> = ids.iter().map(|id| Producer::field(*id)).collect();
-        let generation = self.client.generation();
+        let generation = self.at(partition).generation();
         let snapshot = self.snapshot(partition, &fields).await?;
         {
             let mut view = partition.view.lock();
@@ -269,9 +269,9 @@ impl RedisLog {
         }
         transaction.queue(&seal);
 
-        let answer = match self.client.answer_to(transaction.execute()).await {
+        let answer = match self.at(partition).answer_to(transaction.execute()).await {
             Ok(Value::Array(answer)) => answer,
-            Ok(Value::ServerError(refusal)) => return Err(self.client.refused(refusal)),
+            Ok(Value::ServerError(refusal)) => return Err(self.at(partition).refused(refusal)),
             Ok(other) => return Ok(Written::Unknown(functions::unexpected("EXEC", &other))),
             Err(error @ StoreError::OutcomeUnknown(_)) => return Ok(Written::Unknown(error)),
             Err(error) => return Err(error),
@@ -327,7 +327,7 @@ impl RedisLog {
             plan.entries.iter().for_each(|entries| entries.write_for_function(&mut request));
             request
         };
-        match self.client.query_with::<Value>(request).await {
+        match self.at(partition).query_with::<Value>(request).await {
             Ok(Value::Int(length)) => Ok(Written::Landed {
                 core: plan.core.clone(),
                 base_offsets: plan.accepted.iter().map(|batch| batch.base_offset).collect(),
@@ -371,7 +371,7 @@ impl RedisLog {
         command.arg(self.options.state_max_fields);
         command.arg(self.raised_epochs(partition, core, append).unwrap_or_default());
         plan.function_arguments(append, writer.timestamps_until > core.next_offset, &mut command);
-        let answer: Value = match self.client.query(&command).await {
+        let answer: Value = match self.at(partition).query(&command).await {
             Ok(answer) => answer,
             Err(error @ StoreError::OutcomeUnknown(_)) => return Ok(Written::Unknown(error)),
             Err(error) => return Err(error),
@@ -415,7 +415,7 @@ impl RedisLog {
         command.arg(partition.id.topic_id.to_string()).arg(&self.writer_field).arg(number).arg(now_ms);
         let deadline = Instant::now() + self.options.resolve_patience;
         loop {
-            match functions::change(&self.client, &command).await {
+            match functions::change(self.at(partition), &command).await {
                 Ok((core, answer)) if answer.word == "landed" => {
                     let value = answer.text(1).unwrap_or_default();
                     let base: Option<i64> = value.split(' ').nth(1).and_then(|base| base.parse().ok());

@@ -24,25 +24,25 @@ impl ColdNotes for RedisLog {
         leader_epoch: i32,
     ) -> Result<LogState, StoreError> {
         let partition = self.partition(id);
-        functions::note_cold(&self.client, &partition.keys, id.topic_id, (expected, cold), leader_epoch).await?;
+        functions::note_cold(self.at(&partition), &partition.keys, id.topic_id, (expected, cold), leader_epoch).await?;
         self.load(id).await
     }
 
     async fn tables(&self) -> Result<Vec<Table>, StoreError> {
-        let fields: Vec<(String, String)> =
-            self.client.query(redis::cmd("HGETALL").arg(self.client.keyspace().tables())).await?;
+        let key = self.nodes.keyspace().tables();
+        let fields: Vec<(String, String)> = self.nodes.of(&key).query(redis::cmd("HGETALL").arg(&key)).await?;
         Ok(fields.into_iter().filter_map(|(id, value)| parse_table(&id, &value)).collect())
     }
 
     async fn note_table(&self, table: &Table, change: TableChange) -> Result<(), StoreError> {
-        let (key, id) = (self.client.keyspace().tables(), table.topic_id.to_string());
+        let (key, id) = (self.nodes.keyspace().tables(), table.topic_id.to_string());
         let mut command = redis::Cmd::new();
         match change {
-            TableChange::Begins => command.arg("HSETNX").arg(key).arg(id).arg(table.topic.to_string()),
-            TableChange::Leaves => command.arg("HSET").arg(key).arg(id).arg(format!("{}{LEAVING}", table.topic)),
-            TableChange::Gone => command.arg("HDEL").arg(key).arg(id),
+            TableChange::Begins => command.arg("HSETNX").arg(&key).arg(id).arg(table.topic.to_string()),
+            TableChange::Leaves => command.arg("HSET").arg(&key).arg(id).arg(format!("{}{LEAVING}", table.topic)),
+            TableChange::Gone => command.arg("HDEL").arg(&key).arg(id),
         };
-        let _: redis::Value = self.client.query(&command).await?;
+        let _: redis::Value = self.nodes.of(&key).query(&command).await?;
         Ok(())
     }
 }

@@ -9,7 +9,10 @@ use crate::{
         store::{Claim, StoreError},
     },
     model::{PartitionId, TopicId},
-    storage::redis::{client::Client, keys::Keyspace},
+    storage::redis::{
+        nodes::{At, Nodes},
+        shards::Slot,
+    },
 };
 
 /// A partition's keys, in the order that the Functions take them.
@@ -18,12 +21,16 @@ pub(super) struct Keys {
     pub(super) stream: String,
     pub(super) state: String,
     pub(super) marks: String,
+    pub(super) slot: Slot,
 }
 
 impl Keys {
-    pub(super) fn of(keyspace: &Keyspace, partition: &PartitionId) -> Self {
+    pub(super) fn of(nodes: &Nodes, partition: &PartitionId) -> Self {
+        let keyspace = nodes.keyspace();
+        let stream = keyspace.stream(&partition.topic, partition.index);
         Self {
-            stream: keyspace.stream(&partition.topic, partition.index),
+            slot: nodes.slot_of(&stream),
+            stream,
             state: keyspace.state(&partition.topic, partition.index),
             marks: keyspace.marks(&partition.topic, partition.index),
         }
@@ -126,22 +133,17 @@ pub(super) enum Loaded {
 /// The field that notes what is archived.
 const COLD: &str = "cold";
 
-pub(super) async fn load(
-    client: &Client,
-    keys: &Keys,
-    topic: TopicId,
-    fields: &[String],
-) -> Result<Loaded, StoreError> {
+pub(super) async fn load(at: At<'_>, keys: &Keys, topic: TopicId, fields: &[String]) -> Result<Loaded, StoreError> {
     let mut command = call("weir1_load", keys);
     command.arg(topic.to_string()).arg(COLD).arg(fields);
-    loaded("weir1_load", client.query(&command).await?)
+    loaded("weir1_load", at.query(&command).await?)
 }
 
 /// As [`load`], and takes the lead.
-pub(super) async fn claim(client: &Client, keys: &Keys, topic: TopicId, claim: &Claim) -> Result<Loaded, StoreError> {
+pub(super) async fn claim(at: At<'_>, keys: &Keys, topic: TopicId, claim: &Claim) -> Result<Loaded, StoreError> {
     let mut command = call("weir1_claim", keys);
     command.arg(topic.to_string()).arg(claim.epoch).arg(&claim.leader).arg(COLD);
-    loaded("weir1_claim", client.query(&command).await?)
+    loaded("weir1_claim", at.query(&command).await?)
 }
 
 fn loaded(function: &str, answer: Value) -> Result<Loaded, StoreError> {
@@ -179,7 +181,7 @@ fn snapshot(answer: &Answer) -> Option<Snapshot> {
 
 /// Replaces the note of what is archived, if it is `expected` and the leader's epoch is `epoch`.
 pub(super) async fn note_cold(
-    client: &Client,
+    at: At<'_>,
     keys: &Keys,
     topic: TopicId,
     (expected, cold): (Option<Cold>, Option<Cold>),
@@ -188,7 +190,7 @@ pub(super) async fn note_cold(
     let text = |cold: Option<Cold>| cold.map(|cold| format_cold(&cold)).unwrap_or_default();
     let mut command = call("weir1_note_cold", keys);
     command.arg(topic.to_string()).arg(epoch).arg(text(expected)).arg(text(cold));
-    let answer: Value = client.query(&command).await?;
+    let answer: Value = at.query(&command).await?;
     let answer = Answer::of(answer).ok_or_else(|| unexpected("weir1_note_cold", &"no words"))?;
     match (answer.word.as_str(), answer.number(0).map(i32::try_from)) {
         ("ok" | "stale", _) => Ok(()),
@@ -201,8 +203,8 @@ pub(super) async fn note_cold(
 }
 
 /// Calls a Function that answers `ok` and the core, or refuses.
-pub(super) async fn change(client: &Client, command: &Cmd) -> Result<(Core, Answer), StoreError> {
-    let answer: Value = client.query(command).await?;
+pub(super) async fn change(at: At<'_>, command: &Cmd) -> Result<(Core, Answer), StoreError> {
+    let answer: Value = at.query(command).await?;
     let answer = Answer::of(answer).ok_or_else(|| unexpected("a Function", &"no words"))?;
     match answer.word.as_str() {
         "ok" | "void" | "landed" => {
@@ -225,8 +227,8 @@ pub(super) struct StreamFacts {
 
 /// Dear (Redis copies the first and the last entry), so only where something is wrong. The text of Redis' error where
 /// there is no stream.
-pub(super) async fn stream_facts(client: &Client, keys: &Keys) -> Result<Result<StreamFacts, String>, StoreError> {
-    let answer: Value = match client.query(redis::cmd("XINFO").arg("STREAM").arg(&keys.stream)).await {
+pub(super) async fn stream_facts(at: At<'_>, keys: &Keys) -> Result<Result<StreamFacts, String>, StoreError> {
+    let answer: Value = match at.query(redis::cmd("XINFO").arg("STREAM").arg(&keys.stream)).await {
         Err(StoreError::Refused(text)) => return Ok(Err(text)),
         answer => answer?,
     };

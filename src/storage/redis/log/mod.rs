@@ -36,7 +36,10 @@ use self::{
     functions::{Keys, Loaded, Snapshot},
     producers::{LostProducer, Producer},
 };
-use super::{client::Client, server};
+use super::{
+    nodes::{At, Nodes},
+    server,
+};
 use crate::{
     clock::Clock,
     log::{
@@ -91,7 +94,7 @@ impl Default for Options {
 
 /// The logs of all partitions.
 pub struct RedisLog {
-    client: Arc<Client>,
+    nodes: Nodes,
     clock: Clock,
     options: Options,
     /// The state field in which Redis keeps this writer's last append: `w:` and a number that no other writer has.
@@ -161,9 +164,9 @@ impl View {
 }
 
 impl RedisLog {
-    pub fn new(client: Arc<Client>, clock: Clock, options: Options) -> Self {
+    pub fn new(nodes: impl Into<Nodes>, clock: Clock, options: Options) -> Self {
         Self {
-            client,
+            nodes: nodes.into(),
             clock,
             options,
             writer_field: format!("w:{:016x}", rand::random::<u64>()),
@@ -181,12 +184,17 @@ impl RedisLog {
         }
         let partition = Arc::new(Partition {
             id: id.clone(),
-            keys: Keys::of(self.client.keyspace(), id),
+            keys: Keys::of(&self.nodes, id),
             writer: tokio::sync::Mutex::default(),
             view: Mutex::default(),
         });
         partitions.insert(id.clone(), partition.clone());
         partition
+    }
+
+    /// Where the partition's keys are.
+    fn at(&self, partition: &Partition) -> At<'_> {
+        self.nodes.at(partition.keys.slot)
     }
 
     fn forget(&self, id: &PartitionId) {
@@ -195,8 +203,8 @@ impl RedisLog {
 
     /// Reads the state, with `fields` of it.
     async fn snapshot(&self, partition: &Partition, fields: &[String]) -> Result<Snapshot, StoreError> {
-        let generation = self.client.generation();
-        let loaded = functions::load(&self.client, &partition.keys, partition.id.topic_id, fields).await?;
+        let generation = self.at(partition).generation();
+        let loaded = functions::load(self.at(partition), &partition.keys, partition.id.topic_id, fields).await?;
         self.take_loaded(partition, generation, loaded)
     }
 
@@ -241,7 +249,7 @@ impl RedisLog {
     async fn known_core(&self, partition: &Partition) -> Result<Core, StoreError> {
         let known = {
             let view = partition.view.lock();
-            view.core.clone().filter(|_| view.generation == self.client.generation())
+            view.core.clone().filter(|_| view.generation == self.at(partition).generation())
         };
         match known {
             Some(core) => Ok(core),
@@ -285,7 +293,7 @@ impl LogStore for RedisLog {
         let partition = self.partition(id);
         let mut command = functions::call("weir1_create", &partition.keys);
         command.arg(id.topic_id.to_string());
-        let answer: redis::Value = self.client.query(&command).await?;
+        let answer: redis::Value = self.at(&partition).query(&command).await?;
         let answer = functions::Answer::of(answer).ok_or_else(|| functions::unexpected("weir1_create", &"nothing"))?;
         match answer.word.as_str() {
             "ok" => Ok(()),
@@ -309,8 +317,8 @@ impl LogStore for RedisLog {
 
     async fn claim(&self, id: &PartitionId, claim: &Claim) -> Result<LogState, StoreError> {
         let partition = self.partition(id);
-        let generation = self.client.generation();
-        let loaded = functions::claim(&self.client, &partition.keys, id.topic_id, claim).await?;
+        let generation = self.at(&partition).generation();
+        let loaded = functions::claim(self.at(&partition), &partition.keys, id.topic_id, claim).await?;
         let snapshot = self.take_loaded(&partition, generation, loaded)?;
         self.inspected_state(&partition, snapshot).await
     }
@@ -346,14 +354,14 @@ impl LogStore for RedisLog {
     }
 
     async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
-        server::capacity(&self.client).await
+        server::capacity(&self.nodes).await
     }
 
     async fn delete(&self, id: &PartitionId) -> Result<(), StoreError> {
-        let keys = Keys::of(self.client.keyspace(), id);
+        let keys = Keys::of(&self.nodes, id);
         let mut command = functions::call("weir1_delete", &keys);
         command.arg(id.topic_id.to_string());
-        let _: redis::Value = self.client.query(&command).await?;
+        let _: redis::Value = self.nodes.at(keys.slot).query(&command).await?;
         self.forget(id);
         Ok(())
     }

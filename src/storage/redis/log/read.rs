@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use redis::Cmd;
 
 use super::{
@@ -51,7 +50,7 @@ impl RedisLog {
         partition: &Arc<Partition>,
         read: Read,
     ) -> Result<Vec<StoredBatch>, StoreError> {
-        let generation = self.client.generation();
+        let generation = self.at(partition).generation();
         let core = self.known_core(partition).await?;
         let offset = read.offset.max(core.log_start);
         if offset >= core.next_offset {
@@ -113,7 +112,7 @@ impl RedisLog {
             keep_cursor(partition, offset, cursor);
             if is_sequential && assembler_was_full {
                 let range = cursor.range(&core, u64::try_from(read.max_bytes).unwrap_or(u64::MAX));
-                let reading = self.client.clone().read_long(xrange(partition, range), expected(range)).boxed();
+                let reading = self.at(partition).read_long(xrange(partition, range), expected(range));
                 self.read_ahead.begin(partition, generation, range, reading);
             }
         }
@@ -139,7 +138,7 @@ impl RedisLog {
         let mut command = call("weir1_seek", &partition.keys);
         command.arg(offset).arg(core.last.ms);
         command.arg(if core.bytes_per_entry() > LARGE_ENTRY { "scan" } else { "probe" });
-        let id: Vec<u8> = self.client.query(&command).await?;
+        let id: Vec<u8> = self.at(partition).query(&command).await?;
         EntryId::parse(&id).ok_or_else(|| unexpected("weir1_seek", &id))
     }
 
@@ -148,13 +147,13 @@ impl RedisLog {
         let mut command = redis::cmd("ZRANGE");
         command.arg(&partition.keys.marks).arg(format!("({offset}")).arg("+inf").arg("BYSCORE");
         command.arg("LIMIT").arg(0).arg(MARKS_AHEAD);
-        let marks: Vec<String> = self.client.query(&command).await?;
+        let marks: Vec<String> = self.at(partition).query(&command).await?;
         let id = marks.get(MARKS_AHEAD - 1).and_then(|mark| EntryId::parse(mark.split(' ').nth(1)?.as_bytes()));
         Ok(id.unwrap_or(end))
     }
 
     pub(super) async fn entries(&self, partition: &Partition, range: Range) -> Result<Vec<Entry>, StoreError> {
-        let answer = self.client.clone().read_long(xrange(partition, range), expected(range)).await;
+        let answer = self.at(partition).read_long(xrange(partition, range), expected(range)).await;
         self.entries_of(partition, answer)
     }
 

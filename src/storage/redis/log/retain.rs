@@ -183,8 +183,8 @@ impl RedisLog {
         let mut command = call("weir1_start_at", &partition.keys);
         command.arg(partition.id.topic_id.to_string()).arg(offset).arg(bytes_below);
         command.arg(checked.map(|offset| offset.to_string()).unwrap_or_default()).arg(reason.word());
-        let generation = self.client.generation();
-        let (core, _) = change(&self.client, &command).await?;
+        let generation = self.at(partition).generation();
+        let (core, _) = change(self.at(partition), &command).await?;
         let mut view = partition.view.lock();
         view.take(generation, &core);
         view.checked = checked.unwrap_or(view.checked);
@@ -194,12 +194,12 @@ impl RedisLog {
     /// Gives back the memory of what lies below the log start, in steps.
     async fn free(&self, partition: &Partition, core: &Core) -> Result<(), StoreError> {
         let lowest = self.locate(partition, core, core.log_start).await?;
-        let generation = self.client.generation();
+        let generation = self.at(partition).generation();
         let mut limit = FREED_AT_ONCE;
         loop {
             let mut command = call("weir1_free", &partition.keys);
             command.arg(partition.id.topic_id.to_string()).arg(lowest.to_string()).arg(limit);
-            let (freed, answer) = change(&self.client, &command).await?;
+            let (freed, answer) = change(self.at(partition), &command).await?;
             partition.view.lock().take(generation, &freed);
             if limit == 0 {
                 return Ok(());
@@ -228,7 +228,7 @@ impl RedisLog {
         loop {
             let mut command = redis::cmd("ZRANGE");
             command.arg(&partition.keys.marks).arg(rank).arg(rank + MARKS_AT_ONCE - 1);
-            let marks: Vec<String> = self.client.query(&command).await?;
+            let marks: Vec<String> = self.at(partition).query(&command).await?;
             if marks.is_empty() {
                 return Ok(None);
             }
@@ -250,8 +250,8 @@ impl RedisLog {
             command.arg("LIMIT").arg(0).arg(1);
             command
         };
-        let below: Vec<String> = self.client.query(&near("-inf", true)).await?;
-        let above: Vec<String> = self.client.query(&near("+inf", false)).await?;
+        let below: Vec<String> = self.at(partition).query(&near("-inf", true)).await?;
+        let above: Vec<String> = self.at(partition).query(&near("+inf", false)).await?;
         let start = Mark { offset: core.log_start, bytes: core.bytes_below_start };
         let end = Mark { offset: core.next_offset, bytes: core.bytes };
         let below = below.first().and_then(|text| Mark::parse(text)).filter(|mark| mark.offset >= start.offset);
@@ -268,7 +268,7 @@ impl RedisLog {
             let mut command = call("weir1_expire", &partition.keys);
             command.arg(partition.id.topic_id.to_string()).arg(&cursor);
             command.arg(producers_before).arg(now.saturating_sub(WRITERS_EXPIRE_AFTER_MS));
-            let answer: redis::Value = self.client.query(&command).await?;
+            let answer: redis::Value = self.at(partition).query(&command).await?;
             let answer = functions::Answer::of(answer).filter(|answer| answer.word == "ok");
             match answer.and_then(|answer| answer.text(0)) {
                 Some(next) if next != "0" => cursor = next,
@@ -284,7 +284,7 @@ impl RedisLog {
         loop {
             let mut command = redis::cmd("HSCAN");
             command.arg(&partition.keys.state).arg(&cursor).arg("MATCH").arg("p:*").arg("COUNT").arg(500);
-            let (next, fields): (String, Vec<Vec<u8>>) = self.client.query(&command).await?;
+            let (next, fields): (String, Vec<Vec<u8>>) = self.at(partition).query(&command).await?;
             for pair in fields.chunks_exact(2) {
                 let [field, value] = pair else { continue };
                 let id = std::str::from_utf8(field).ok().and_then(|field| field.strip_prefix("p:")?.parse().ok());

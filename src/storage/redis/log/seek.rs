@@ -61,9 +61,9 @@ impl RedisLog {
         if let Some((offset, timestamp)) = found {
             let mut command = call("weir1_set_top", &partition.keys);
             command.arg(partition.id.topic_id.to_string()).arg(core.to_string()).arg(timestamp).arg(offset);
-            let generation = self.client.generation();
+            let generation = self.at(partition).generation();
             // Somebody may have appended meanwhile; it is only kept for the next time.
-            if let Ok((core, _)) = change(&self.client, &command).await {
+            if let Ok((core, _)) = change(self.at(partition), &command).await {
                 partition.view.lock().take(generation, &core);
             }
         }

@@ -30,7 +30,7 @@ impl RedisLog {
     /// Why the stream could not be opened at `last`, the state's last ID.
     pub(super) async fn cause_of_closed(&self, partition: &Partition, last: EntryId, answer: &str) -> StoreError {
         let stream = &partition.keys.stream;
-        let cause = match functions::stream_facts(&self.client, &partition.keys).await {
+        let cause = match functions::stream_facts(self.at(partition), &partition.keys).await {
             Ok(Ok(facts)) => match facts.last_entry.filter(|entry| *entry > last) {
                 Some(entry) => format!("{stream} ends with entry {entry}, which is not Weir's: the log ends at {last}"),
                 None => format!("{stream} can't be opened at {last}: {answer}"),
@@ -66,7 +66,7 @@ impl RedisLog {
             }
             return Ok(snapshot);
         }
-        let facts = match functions::stream_facts(&self.client, &partition.keys).await? {
+        let facts = match functions::stream_facts(self.at(partition), &partition.keys).await? {
             Ok(facts) => facts,
             Err(text) => {
                 let cause = if snapshot.length.is_none() && text.contains("no such key") {
@@ -93,10 +93,10 @@ impl RedisLog {
             }
             return Ok(again);
         }
-        let generation = self.client.generation();
+        let generation = self.at(partition).generation();
         let mut command = functions::call("weir1_adopt", &partition.keys);
         command.arg(partition.id.topic_id.to_string());
-        let (adopted, _) = functions::change(&self.client, &command).await?;
+        let (adopted, _) = functions::change(self.at(partition), &command).await?;
         {
             let mut view = partition.view.lock();
             view.take(generation, &adopted);

@@ -165,7 +165,7 @@ async fn a_lost_answer_is_resolved_and_the_append_stored_once() {
             while_stopped(&world.redis, async {
                 let log_of_task = log.clone();
                 appending = Some(tokio::spawn(async move { log_of_task.append(&id, request).await }));
-                while log.client.generation().is_some() {
+                while log.nodes.of("").generation().is_some() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             })

@@ -132,7 +132,7 @@ async fn producers_are_listed_and_expire() {
     let outcome = world.log.append(&world.id, request).await.expect("Redis is up");
     assert_eq!(landed(&outcome), [6]);
 
-    let later = RedisLog::new(world.log.client.clone(), Clock::fixed(NOW + 90_000_000), Options::default());
+    let later = RedisLog::new(world.log.nodes.clone(), Clock::fixed(NOW + 90_000_000), Options::default());
     later.retain(&world.id, Retention::default()).await.expect("Redis is up");
     assert_eq!(later.producers(&world.id).await, Ok(Vec::new()));
     let [_, state, _] = world.keys();
