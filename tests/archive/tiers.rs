@@ -1,4 +1,8 @@
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use kafka_protocol::messages::{
     ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, ListOffsetsRequest, ListOffsetsResponse,
@@ -10,6 +14,7 @@ use super::support::{
     Connection, Weir,
     ledger::{attempt, batch, create_topic, new_producer, produce_request, read_all, topic},
     process::eventually,
+    servers::{Broker, Redis},
 };
 
 const EARLIEST: i64 = -2;
@@ -86,6 +91,36 @@ fn a_deleted_topic_leaves_no_table_behind() {
     let answer: DeleteTopicsResponse = Connection::to(address).call(ApiKey::DeleteTopics as i16, 6, &request);
     assert_eq!(answer.responses[0].error_code, 0);
     assert!(eventually(|| files_in(folder.path()) == 0), "files are left");
+}
+
+#[test]
+fn a_process_of_its_own_archives_for_the_brokers_and_may_be_killed() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let redis = Redis::start(&[]);
+    let (redis_url, archive_url) = (redis.url(), format!("archive.url=file://{}", folder.path().display()));
+    let shared = ["--redis-url", &redis_url, "--override", &archive_url, "--override"];
+    let broker = Broker::start(&[&shared[..], &["archive.job=off"]].concat()).expect("it starts");
+    let address = broker.address;
+    create_topic(address, ALL_COLD);
+    let producer = new_producer(&mut Connection::to(address));
+    for round in 0..3 {
+        write(address, producer, round * 100, 100);
+        let mut job = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .arg("archive")
+            .args(shared)
+            .args(["archive.interval.ms=20", "--override", "archive.lag.ms=0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the weir binary");
+        let end = i64::try_from(round * 100 + 100).expect("a short test");
+        let archived = eventually(|| offset_of(address, EARLIEST_LOCAL) == end);
+        job.kill().expect("a child that can be killed");
+        job.wait().expect("a child that ends");
+        assert!(archived, "the broker does not hear that all up to {end} is archived");
+        assert_eq!(read_all(address), (0..(round + 1) * 100).collect::<Vec<u64>>());
+    }
+    assert_eq!(offset_of(address, EARLIEST), 0);
 }
 
 fn files_in(folder: &Path) -> usize {

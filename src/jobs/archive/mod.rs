@@ -71,7 +71,7 @@ pub enum JobError {
     Archive(#[from] ArchiveError),
     #[error("the archive ends at offset {found}, and the log knows it to end at {noted}: somebody removed from it")]
     Shrunk { noted: i64, found: i64 },
-    #[error("the archive ends at offset {archived}, behind the log's end {next}: the storage has lost what it had")]
+    #[error("the archive ends at offset {archived}, beyond the log's end {next}: the storage has lost what it had")]
     Ahead { archived: i64, next: i64 },
 }
 

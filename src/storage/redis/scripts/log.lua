@@ -439,6 +439,8 @@ local function start_at(keys, args)
     end
   end
   if start > core.start then
+    -- `weir archive` trims logs that brokers lead.
+    if args[5] == 'held' then tell(keys[1]) end
     core.start = start
     core.below = math.max(core.below, math.min(below, core.bytes))
     if start == core.next_offset then
