@@ -47,8 +47,8 @@ pub(super) struct Reader {
 
 /// Why something of a file can't be had.
 enum Fault {
-    /// The object is not there.
-    Missing,
+    /// The object of the file at this path below the table is not there.
+    Missing(String),
     Damaged(String),
     Archive(ArchiveError),
 }
@@ -112,18 +112,15 @@ impl Reader {
         match fault.fault {
             Fault::Archive(error) => Err(error),
             Fault::Damaged(text) => Err(ArchiveError::Damaged { start_offset, end_offset, text }),
-            Fault::Missing => {
-                let before = table.known().version;
+            Fault::Missing(path) => {
                 let snapshot = table.snapshot(Duration::ZERO).await?;
                 let partition = snapshot.partition(index);
                 let file = partition.and_then(|partition| partition.files_from(start_offset).next());
-                match file {
-                    Some(file) if snapshot.version == before => {
-                        let text = format!("the file `{}` is missing", file.path);
-                        Err(ArchiveError::Damaged { start_offset, end_offset, text })
-                    }
-                    _ => Ok(()),
+                if file.is_none_or(|file| file.path != path) {
+                    return Ok(());
                 }
+                let text = format!("the file `{path}` is missing");
+                Err(ArchiveError::Damaged { start_offset, end_offset, text })
             }
         }
     }
@@ -241,7 +238,7 @@ impl Reader {
         match table.store().get_range(&path, range).await {
             Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
             Ok(bytes) => Err(Fault::Damaged(format!("`{path}` ended after {} of {expected} bytes", bytes.len()))),
-            Err(object_store::Error::NotFound { .. }) => Err(Fault::Missing),
+            Err(object_store::Error::NotFound { .. }) => Err(Fault::Missing(file.path.clone())),
             Err(error) => match table.store().head(&path).await {
                 Ok(found) if found.size != file.size => {
                     Err(Fault::Damaged(format!("`{path}` has {} bytes instead of {}", found.size, file.size)))
@@ -351,7 +348,7 @@ impl Reader {
     ) -> Result<Option<Vec<StoredBatch>>, ArchiveError> {
         let told = |fault: RangeFault| match fault.fault {
             Fault::Archive(error) => error,
-            Fault::Missing => ArchiveError::Unavailable(format!("the file `{}` is missing", file.path)),
+            Fault::Missing(path) => ArchiveError::Unavailable(format!("the file `{path}` is missing")),
             Fault::Damaged(text) => ArchiveError::Damaged { start_offset: fault.start, end_offset: fault.end, text },
         };
         let footer = self.index_of(table, file).await.map_err(told)?;

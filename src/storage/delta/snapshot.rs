@@ -152,7 +152,7 @@ impl Snapshot {
     }
 
     pub(super) fn forget_tombstones(&mut self, before: i64) {
-        self.tombstones.retain(|_, since| *since >= before);
+        self.tombstones.retain(|_, since| *since > before);
     }
 
     /// Everything that makes this snapshot, for a checkpoint.

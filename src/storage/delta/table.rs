@@ -198,7 +198,7 @@ impl Table {
         Ok(())
     }
 
-    /// Files that were taken out before this time (ms) are gone: no checkpoint names them any more.
+    /// Files that were taken out up to this time (ms) are gone: no checkpoint names them any more.
     pub(super) fn forget_tombstones(&self, before: i64) {
         Arc::make_mut(&mut self.known.lock().snapshot).forget_tombstones(before);
     }

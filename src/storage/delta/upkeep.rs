@@ -197,7 +197,7 @@ async fn vacuum(table: &Table, options: &DeltaOptions) -> Result<(), ArchiveErro
             return false;
         }
         match snapshot.tombstones.get(path) {
-            Some(since) => *since < taken_out,
+            Some(since) => *since <= taken_out,
             None => object.last_modified.timestamp_millis() < abandoned.min(taken_out),
         }
     });

@@ -168,6 +168,25 @@ async fn a_new_broker_reads_from_the_checkpoint_on() {
 }
 
 #[tokio::test]
+async fn what_no_version_names_is_removed_once_no_copy_can_be_at_it() {
+    let world = World::new();
+    three_days(&world).await;
+    let files = world.data_files();
+    let (abandoned, fresh) = (files[0].with_file_name("abandoned.parquet"), files[0].with_file_name("fresh.parquet"));
+    for path in [&abandoned, &fresh] {
+        std::fs::write(path, b"PAR1").expect("a file");
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(25 * 3_600);
+    for path in [&abandoned, &files[0]] {
+        let file = std::fs::File::options().write(true).open(path).expect("a file");
+        file.set_modified(long_ago).expect("another time");
+    }
+    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    assert_eq!((abandoned.exists(), fresh.exists(), files[0].exists()), (false, true, true));
+    assert_eq!(offsets(&world.read_all().await), (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_deleted_topic_leaves_nothing() {
     let world = World::new();
     three_days(&world).await;
