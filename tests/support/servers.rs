@@ -207,12 +207,13 @@ impl Watched {
     pub fn start(replicas: usize) -> Self {
         let master = Redis::start(&[]);
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let sentinels = (0..3).map(|number| sentinel(folder.path(), number, master.port)).collect();
         let mut servers = vec![master];
         for _ in 0..replicas {
             let replica = servers[0].replica();
             servers.push(replica);
         }
+        // After the replicas: a Sentinel asks for them when it starts, and then every ten seconds.
+        let sentinels = (0..3).map(|number| sentinel(folder.path(), number, servers[0].port)).collect();
         let this = Self { servers, sentinels, _folder: folder };
         let knows_all = |port: &u16| {
             let facts = this.ask(*port, "MASTER");
@@ -236,22 +237,23 @@ impl Watched {
         asked.unwrap_or_default()
     }
 
-    /// The port that every Sentinel names.
-    pub fn master(&self) -> Option<u16> {
-        let named = |port| self.ask(port, "MASTER").get("port").and_then(|port| port.parse().ok());
-        let all: Vec<Option<u16>> = self.sentinels.iter().map(|(_, port)| named(*port)).collect();
-        all[0].filter(|first| all.iter().all(|port| *port == Some(*first)))
-    }
-
-    /// The server that the Sentinels have made the master in place of the one at `port`.
-    pub fn successor(&self, port: u16) -> &Redis {
+    /// The server that was promoted in place of the first, with the other replicas of it: Sentinel may take ten seconds to turn
+    /// to them.
+    pub fn successor(&self) -> &Redis {
+        let replicas = &self.servers[1..];
         let mut found = None;
-        let has_switched = || {
-            found = self.master().filter(|master| *master != port);
+        let is_promoted = || {
+            found = replicas.iter().find(|server| server.info("replication").contains("role:master"));
             found.is_some()
         };
-        assert!(eventually(has_switched), "no replica is promoted");
-        self.servers.iter().find(|server| Some(server.port) == found).expect("one of ours")
+        assert!(eventually(is_promoted), "no replica is promoted");
+        let promoted = found.expect("found");
+        for other in replicas.iter().filter(|other| other.port != promoted.port) {
+            let mut command = redis::cmd("REPLICAOF");
+            command.arg("127.0.0.1").arg(promoted.port);
+            command.exec(&mut other.connection()).expect("it follows");
+        }
+        promoted
     }
 }
 
