@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run run-archive test test-archive lint bench bench-quick parity torture torture-faults
+.PHONY: run run-archive test test-archive lint fuzz bench bench-quick parity torture torture-faults
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
@@ -22,6 +22,9 @@ test-archive: ## the cold tier's tests, with an S3 server and programs that read
 
 lint: ## format, clippy, shell scripts
 	@scripts/lint
+
+fuzz: ## hostile bytes for every decoder, FUZZ_SECONDS (10) for each
+	@scripts/fuzz
 
 bench: ## figures for both layouts, beside Apache Kafka's
 	@benches/run

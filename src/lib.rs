@@ -8,6 +8,9 @@ pub mod config;
 pub mod coordinator;
 #[cfg(feature = "planted-faults")]
 pub mod faults;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod groups;
 pub mod handlers;
 pub mod jobs;

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("topics", &["model", "clock", "tasks", "log", "protocol", "topics"]),
     ("coordinator", &["model", "clock", "cluster", "tasks", "groups", "coordinator", "log", "telemetry"]),
     ("net", &["tasks", "net", "telemetry"]),
+    ("fuzzing", &["protocol", "groups", "storage", "fuzzing"]),
     (
         "handlers",
         &[

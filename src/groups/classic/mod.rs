@@ -8,7 +8,7 @@ mod leave;
 mod member;
 mod rebalance;
 mod state;
-mod subscription;
+pub(crate) mod subscription;
 mod sync;
 mod timers;
 

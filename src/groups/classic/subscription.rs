@@ -22,6 +22,13 @@ pub(super) fn topics(metadata: &[u8]) -> Option<BTreeSet<String>> {
     (length == -1 || usize::try_from(length).is_ok_and(|length| length <= rest.len())).then_some(topics)
 }
 
+/// No bytes panic, and a subscription names at most what its bytes have room for.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzzed(metadata: &[u8]) {
+    let named: usize = topics(metadata).into_iter().flatten().map(|name| name.len() + 2).sum();
+    assert!(named <= metadata.len());
+}
+
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (head, after) = rest.split_first_chunk::<N>()?;
     *rest = after;

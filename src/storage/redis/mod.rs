@@ -3,7 +3,7 @@
 pub mod catalog;
 pub mod changes;
 pub mod client;
-mod connection;
+pub(crate) mod connection;
 pub mod durability;
 pub mod embedded;
 pub mod groups;

@@ -1,6 +1,8 @@
 //! The catalog in Redis, by the Functions of `scripts/catalog.lua`.
 
 mod encoding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 

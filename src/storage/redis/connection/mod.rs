@@ -6,6 +6,8 @@
 //! it may have reached the server.
 
 mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod reply;
 mod request;
 mod stream;

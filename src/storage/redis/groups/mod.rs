@@ -1,6 +1,8 @@
 //! Groups and their offsets in Redis, by the Functions of `scripts/groups.lua`.
 
 mod encoding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 use std::collections::BTreeMap;
 

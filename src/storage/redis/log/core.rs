@@ -105,14 +105,18 @@ impl Core {
         let seq = u64::try_from(last_offset).unwrap_or(0);
         let ms = u64::try_from(timestamp).unwrap_or(0).max(self.last.ms).max(1);
         // Never so where Weir wrote all entries; a repair goes on above an ID of somebody else.
-        if ms == self.last.ms && seq <= self.last.seq { EntryId { ms: ms + 1, seq } } else { EntryId { ms, seq } }
+        if ms == self.last.ms && seq <= self.last.seq {
+            EntryId { ms: ms.saturating_add(1), seq }
+        } else {
+            EntryId { ms, seq }
+        }
     }
 
     /// Counts in an entry that was given `id`.
     pub(super) fn advance(&mut self, id: EntryId, next_offset: i64) {
         self.last = id;
         self.next_offset = next_offset;
-        self.entries += 1;
+        self.entries = self.entries.saturating_add(1);
     }
 
     pub(super) fn take_timestamp(&mut self, timestamp: i64, offset: i64) {

@@ -8,6 +8,8 @@ mod core;
 mod entries;
 mod entry;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod json;
 mod plan;
 mod producers;

@@ -357,6 +357,17 @@ fn trims_to(hold: Hold, cold: Option<&Cold>, checked: i64) -> i64 {
     }
 }
 
+/// No text of a mark panics; the bytes between two are within them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzed(text: &str) {
+    let Some(mark) = Mark::parse(text) else { return };
+    let start = Mark { offset: 0, bytes: 0 };
+    for offset in [0, mark.offset, i64::MAX] {
+        let _ = between(start, mark, offset);
+        let _ = between(mark, start, offset);
+    }
+}
+
 /// The first offset of an entry.
 fn base_offset(entry: Entry) -> Option<i64> {
     let last_offset = entry.id.offset()?;
@@ -367,8 +378,8 @@ fn base_offset(entry: Entry) -> Option<i64> {
 }
 
 fn between(below: Mark, above: Mark, offset: i64) -> u64 {
-    let span = u128::try_from(above.offset - below.offset).unwrap_or(0).max(1);
-    let part = u128::try_from(offset - below.offset).unwrap_or(0);
+    let span = u128::try_from(above.offset.saturating_sub(below.offset)).unwrap_or(0).max(1);
+    let part = u128::try_from(offset.saturating_sub(below.offset)).unwrap_or(0);
     let bytes = u128::from(above.bytes.saturating_sub(below.bytes));
     below.bytes.saturating_add(u64::try_from(bytes * part / span).unwrap_or(u64::MAX))
 }
