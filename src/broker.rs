@@ -270,12 +270,13 @@ async fn start(
         groups: domain.groups.clone(),
         durability,
     });
+    let limits = RequestLimits {
+        max_bytes: settings.socket_request_max_bytes,
+        max_structured_bytes: settings.weir_structured_request_max_bytes,
+    };
     let services = Arc::new(Services {
         identity: Identity { node: config.node, cluster_id, listeners: listeners.clone() },
-        limits: RequestLimits {
-            max_bytes: settings.socket_request_max_bytes,
-            max_structured_bytes: settings.weir_structured_request_max_bytes,
-        },
+        limits,
         metrics: metrics.clone(),
         cluster: domain.cluster,
         topics: domain.topics,
@@ -297,6 +298,7 @@ async fn start(
         service: Arc::new(services),
         admission: Admission::new(
             settings.queued_max_request_bytes.unwrap_or(Semaphore::MAX_PERMITS),
+            limits.longest(),
             CONGESTION_PATIENCE,
         ),
         limits: Limits {

@@ -94,7 +94,7 @@ fn limits() -> Limits {
 }
 
 fn admission() -> Admission {
-    Admission::new(16 << 20, Duration::from_secs(5))
+    Admission::new(16 << 20, 1 << 20, Duration::from_secs(5))
 }
 
 async fn default_server() -> Server {
@@ -220,7 +220,7 @@ async fn a_client_that_reads_no_answers_is_ended_and_holds_up_nobody() {
 #[tokio::test]
 async fn those_who_announce_much_and_send_little_do_not_take_the_others_memory() {
     let server =
-        server(limits(), Admission::new(10 << 20, Duration::from_millis(200)), ConnectionCounts::new(99, 99)).await;
+        server(limits(), Admission::new(10 << 20, 0, Duration::from_millis(200)), ConnectionCounts::new(99, 99)).await;
     let mut silent = Vec::new();
     for _ in 0..30 {
         let mut client = TcpStream::connect(server.address).await.expect("a connection");

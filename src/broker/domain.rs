@@ -30,13 +30,14 @@ use crate::{
         self, Log,
         archive::Archive,
         durability::{Dial, Promise},
+        pressure::Pressure,
         producer_ids::ProducerIds,
         store::{LogStore, StoreError},
     },
     model::{PartitionId, TopicId, TopicName},
     storage::redis::{
         catalog::RedisCatalogStore, client, durability::RedisDurability, groups::RedisGroupStore, log as redis_log,
-        log::RedisLog, nodes::Nodes, producer_ids::RedisProducerIds,
+        log::RedisLog, nodes::Nodes, producer_ids::RedisProducerIds, room,
     },
     tasks::Tasks,
     telemetry::Metrics,
@@ -85,7 +86,13 @@ impl Domain {
         if cold.is_none() {
             cold::warn_of_archived_topics(&topics);
         }
-        let log_options = log::Options { dial, cold: cold.clone(), ..log_options(&settings, metrics, cluster.clone()) };
+        let pressure = Arc::new(Pressure::new(metrics.pressure.clone()));
+        let log_options = log::Options {
+            dial,
+            cold: cold.clone(),
+            pressure: pressure.clone(),
+            ..log_options(&settings, metrics, cluster.clone())
+        };
         topics.subscribe({
             let (expiration, settings) = (log_options.producer_id_expiration_ms.clone(), topics.settings().clone());
             move |event| {
@@ -111,6 +118,12 @@ impl Domain {
             tasks.clone(),
         );
         let producer_ids = Arc::new(ProducerIds::new(Arc::new(RedisProducerIds::new(nodes.clone()))));
+        let room = room::Options {
+            memory_mark: settings.weir_redis_memory_high_watermark,
+            data_dir: durability.data_dir(),
+            disk_reserve: settings.weir_redis_disk_reserve_bytes,
+        };
+        tasks.spawn("room in redis", room::watch(nodes.clone(), pressure, room, tasks.stopping().clone()));
         let domain = Self { cluster, topics, log, groups, producer_ids };
         domain.follow_leadership(tasks);
         domain.follow_deletions(tasks);

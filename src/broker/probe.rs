@@ -34,15 +34,23 @@ pub(super) struct State {
 
 #[async_trait]
 impl Probe for State {
-    async fn ready(&self) -> Result<(), String> {
+    async fn ready(&self) -> Result<Option<String>, String> {
         if self.tasks.stopping().is_cancelled() {
             return Err("Weir stops".to_owned());
         }
-        self.nodes.ping().await.map_err(|error| error.to_string())?;
+        let shortage = self.log.pressure().shortage();
+        self.nodes.ping().await.map_err(|error| match &shortage {
+            Some(shortage) => format!("{error}: {shortage}"),
+            None => error.to_string(),
+        })?;
         if let Some(failure) = self.durability.failure() {
             return Err(format!("the data can't be synced to disk: {failure}"));
         }
-        if self.groups.is_ready() { Ok(()) } else { Err("the groups are being loaded".to_owned()) }
+        if !self.groups.is_ready() {
+            return Err("the groups are being loaded".to_owned());
+        }
+        // Reads go on, so clients are still to be sent here.
+        Ok(shortage.map(|shortage| format!("appends are refused: {shortage}")))
     }
 
     async fn figures(&self) -> Figures {

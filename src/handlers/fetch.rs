@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// Versions from this one on name topics by id.
-const TOPIC_IDS: i16 = 13;
+pub(super) const TOPIC_IDS: i16 = 13;
 /// Versions from this one on tell where the leader is.
 const LEADER_HINTS: i16 = 16;
 

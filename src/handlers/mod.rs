@@ -100,6 +100,13 @@ pub struct RequestLimits {
     pub max_structured_bytes: usize,
 }
 
+impl RequestLimits {
+    /// Bytes of memory that one request may come to take.
+    pub fn longest(&self) -> usize {
+        self.max_bytes.max(self.max_structured_bytes.saturating_mul(1 + STRUCTURED_DECODE_FACTOR))
+    }
+}
+
 /// A decoded request.
 pub struct Request<T> {
     pub body: T,
@@ -131,10 +138,13 @@ impl Service for Arc<Services> {
     fn frame_limit(&self, start: &[u8; 8]) -> Result<FrameLimit, Close> {
         let start = codec::request_start(start).map_err(|error| Close(error.to_string()))?;
         served(start)?;
-        Ok(if start.api_key == ApiKey::Produce as i16 {
-            FrameLimit { max_bytes: self.limits.max_bytes, decode_factor: 0 }
-        } else {
-            FrameLimit { max_bytes: self.limits.max_structured_bytes, decode_factor: STRUCTURED_DECODE_FACTOR }
+        let structured = |decode_factor| FrameLimit { max_bytes: self.limits.max_structured_bytes, decode_factor };
+        Ok(match start.api_key {
+            key if key == ApiKey::Produce as i16 => FrameLimit { max_bytes: self.limits.max_bytes, decode_factor: 0 },
+            key if key == ApiKey::Fetch as i16 && start.api_version >= fetch::TOPIC_IDS => {
+                structured(FETCH_BY_ID_DECODE_FACTOR)
+            }
+            _ => structured(STRUCTURED_DECODE_FACTOR),
         })
     }
 
@@ -145,6 +155,9 @@ impl Service for Arc<Services> {
 
 /// The wire's smallest array element takes three bytes, its decoded struct about a hundred.
 const STRUCTURED_DECODE_FACTOR: usize = 32;
+
+/// A Fetch may wait for long, and there is one for each consumer. With topic ids its smallest element takes eighteen bytes.
+const FETCH_BY_ID_DECODE_FACTOR: usize = 8;
 
 /// Whether a request is one of [`api::SERVED`]; a newer ApiVersions is answered too (KIP-511).
 fn served(start: codec::RequestStart) -> Result<&'static api::Api, Close> {

@@ -15,6 +15,9 @@ use crate::{
 /// The first check comes this long after the start, as Kafka's `log.initial.task.delay.ms`.
 const FIRST_AFTER: Duration = Duration::from_secs(30);
 
+/// Between two rounds while there is too little room: appends, which trim too, are refused.
+const WHILE_SHORT: Duration = Duration::from_secs(10);
+
 /// Partitions that are checked at the same time; the rest of the broker's work goes on beside.
 const CONCURRENT: usize = 4;
 
@@ -24,16 +27,22 @@ const BETWEEN_PARTITIONS: Duration = Duration::from_millis(5);
 /// Runs until `stopping`.
 pub async fn run(log: Arc<Log>, topics: Arc<Catalog>, stopping: CancellationToken) {
     let mut pause = FIRST_AFTER;
+    let mut pressure = log.pressure().changes();
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
+            // What may go is wanted at once when room is scarce.
+            () = pressure.next() => {}
         }
         tokio::select! {
             () = stopping.cancelled() => return,
             () = check(&log, &topics) => {}
         }
         pause = interval(&topics);
+        if log.pressure().shortage().is_some() {
+            pause = pause.min(WHILE_SHORT);
+        }
     }
 }
 

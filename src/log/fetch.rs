@@ -146,6 +146,34 @@ fn judge(state: &LogView<'_>, wanted: &Wanted, position: i64) -> Standing {
     }
 }
 
+/// The memory of answers: one part for those whose records are still in the tail cache, so that consumers at the end do not
+/// stand in line behind those that read old data.
+#[derive(Debug)]
+pub(super) struct FetchMemory {
+    pub(super) tail: MemoryPart,
+    old: MemoryPart,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MemoryPart {
+    pub(super) permits: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl MemoryPart {
+    fn new(bytes: usize) -> Self {
+        let bytes = bytes.max(1);
+        Self { permits: Arc::new(Semaphore::new(bytes)), bytes }
+    }
+}
+
+impl FetchMemory {
+    pub(super) fn new(bytes: usize) -> Self {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
+        Self { tail: MemoryPart::new(bytes / 4), old: MemoryPart::new(bytes - bytes / 4) }
+    }
+}
+
 /// A fetch under way.
 struct Fetch<'a> {
     log: &'a Log,
@@ -307,20 +335,33 @@ impl Fetch<'_> {
     async fn take_memory(&mut self, readable: &[(usize, i64, Bounds)]) -> usize {
         let limit = self.limits.max_bytes.saturating_sub(self.bytes);
         let mut estimate = 0_usize;
+        let mut is_at_tail = true;
         for (place, position, bounds) in readable {
             let Some(wanted) = self.wanted.get(*place) else { continue };
             let stored = usize::try_from(bounds.size_bytes).unwrap_or(usize::MAX);
             // What the archive has of it is not known.
             let stored = if *position < bounds.local_start_offset { usize::MAX } else { stored };
-            let there = wanted.partition.cached_bytes(*position, wanted.max_bytes).unwrap_or(stored);
+            let cached = wanted.partition.cached_bytes(*position, wanted.max_bytes);
+            is_at_tail &= cached.is_some();
+            let there = cached.unwrap_or(stored);
             estimate = estimate.saturating_add(there.min(wanted.max_bytes));
             if estimate >= limit {
                 break;
             }
         }
-        let mut wanted = estimate.min(limit).min(self.log.fetch_permits()).max(1);
-        let least = wanted.min(LEAST_MEMORY);
-        let memory = &self.log.shared.fetch_memory;
+        let FetchMemory { tail, old } = &self.log.shared.fetch_memory;
+        let part = match &self.held {
+            // One answer's memory is of one kind.
+            Some(held) if Arc::ptr_eq(held.semaphore(), &tail.permits) => tail,
+            Some(_) => old,
+            None if is_at_tail => tail,
+            None => old,
+        };
+        let memory = &part.permits;
+        let asked = estimate.min(limit).min(part.bytes).max(1);
+        // Nobody takes more than half of what is left, so that there is some for the next.
+        let least = asked.min(LEAST_MEMORY);
+        let mut wanted = asked.min(memory.available_permits() / 2).max(least);
         let permit = loop {
             if let Some(permit) = try_take(memory, wanted) {
                 break Some(permit);
@@ -348,11 +389,11 @@ impl Fetch<'_> {
     /// Gives back what the answer does not take, or takes what it took more: one batch at most, which is not waited for.
     fn settle_memory(&mut self) {
         let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let memory = self.held.as_ref().map(|held| held.semaphore().clone());
+        let more = memory.and_then(|memory| try_take(&memory, self.bytes.saturating_sub(held)));
         if self.bytes < held {
             drop(self.held.as_mut().and_then(|permit| permit.split(held - self.bytes)));
-        } else if let (Some(permit), Some(more)) =
-            (&mut self.held, try_take(&self.log.shared.fetch_memory, self.bytes - held))
-        {
+        } else if let (Some(permit), Some(more)) = (&mut self.held, more) {
             permit.merge(more);
         }
     }

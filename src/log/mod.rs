@@ -7,6 +7,7 @@ mod fetch;
 #[cfg(test)]
 mod memory_store;
 mod partition;
+pub mod pressure;
 pub mod producer_ids;
 mod queue;
 pub mod session;
@@ -30,6 +31,7 @@ use tokio::{
     time::Instant,
 };
 
+use fetch::FetchMemory;
 pub use fetch::{Divergence, FetchError, FetchLimits, Fetched, FetchedPartition, Wanted, check_leader_epoch};
 pub use partition::{Answer, Bounds, LogView, Partition, Pending};
 pub use queue::GroupLimits;
@@ -37,6 +39,7 @@ pub use queue::GroupLimits;
 use self::{
     config::LogConfig,
     durability::{Dial, Unkept},
+    pressure::Pressure,
     session::Sessions,
     store::{AppendRefusal, Capacity, LogState, LogStore, ProducerState, Retention, StoreError},
     tail::TailCache,
@@ -66,6 +69,8 @@ pub struct Options {
     pub dial: Dial,
     /// Where older records go; none without an archive.
     pub cold: Option<tiered::ColdTier>,
+    /// Refuses appends while the storage has little room.
+    pub pressure: Arc<Pressure>,
     pub metrics: LogMetrics,
     /// Says which partitions this broker leads.
     pub cluster: Arc<Cluster>,
@@ -82,6 +87,7 @@ impl Default for Options {
             sessions: session::Options::default(),
             dial: Dial::default(),
             cold: None,
+            pressure: Arc::default(),
             metrics: LogMetrics::default(),
             cluster: Arc::new(Cluster::alone(NodeId(0))),
         }
@@ -95,7 +101,7 @@ struct Shared {
     tasks: Tasks,
     options: Options,
     tail: TailCache,
-    fetch_memory: Arc<Semaphore>,
+    fetch_memory: FetchMemory,
     append_memory: Arc<Semaphore>,
 }
 
@@ -162,7 +168,7 @@ impl Log {
             clock,
             tasks,
             tail: TailCache::new(options.tail_cache_bytes),
-            fetch_memory: permits(options.fetch_bytes),
+            fetch_memory: FetchMemory::new(options.fetch_bytes),
             append_memory: permits(options.append_bytes),
             options,
         };
@@ -300,8 +306,10 @@ impl Log {
     /// Memory for a batch that is about to wait for the storage.
     ///
     /// # Errors
-    /// [`AppendError::NotSentInTime`] when there is none until `deadline`.
+    /// [`AppendError::NotSentInTime`] when there is none until `deadline`; what the storage would say when it were full, while
+    /// it is nearly so.
     pub async fn admit_append(&self, bytes: usize, deadline: Instant) -> Result<OwnedSemaphorePermit, AppendError> {
+        self.shared.options.pressure.check()?;
         let most = self.shared.options.append_bytes.min(Semaphore::MAX_PERMITS);
         let wanted = u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
         let memory = self.shared.append_memory.clone();
@@ -353,6 +361,11 @@ impl Log {
         self.shared.store.producers(partition.id()).await
     }
 
+    /// Whether appends are refused for want of room.
+    pub fn pressure(&self) -> &Arc<Pressure> {
+        &self.shared.options.pressure
+    }
+
     /// How much the storage can hold; `None` where that is not known.
     pub async fn capacity(&self) -> Result<Option<Capacity>, StoreError> {
         self.shared.store.capacity().await
@@ -361,10 +374,6 @@ impl Log {
     /// Bytes that the tail cache holds.
     pub fn tail_cache_bytes(&self) -> usize {
         self.shared.tail.bytes()
-    }
-
-    fn fetch_permits(&self) -> usize {
-        self.shared.options.fetch_bytes.min(Semaphore::MAX_PERMITS)
     }
 }
 

@@ -372,7 +372,7 @@ async fn only_the_answers_first_batch_may_exceed_the_limits() {
 
 #[tokio::test(start_paused = true)]
 async fn fetches_make_progress_when_memory_is_scarce_and_give_it_back() {
-    let world = world_with(Options { fetch_bytes: 20_000, ..Options::default() }).await;
+    let world = world_with(Options { fetch_bytes: 80_000, ..Options::default() }).await;
     for _ in 0..10 {
         world.append(0, 1, 5_000).await.expect("stored");
     }
@@ -387,19 +387,27 @@ async fn fetches_make_progress_when_memory_is_scarce_and_give_it_back() {
     let (second, ()) = tokio::join!(second, release);
     assert_eq!(base_offsets(&second), [[3, 4, 5]]);
     drop(second);
-    assert_eq!(world.log.shared.fetch_memory.available_permits(), 20_000);
+    assert_eq!(world.log.shared.fetch_memory.tail.permits.available_permits(), 20_000);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_has_something_does_not_wait_for_memory() {
-    let world = world_with(Options { fetch_bytes: 10_000, ..Options::default() }).await;
+    let world = world_with(Options { fetch_bytes: 40_000, ..Options::default() }).await;
     world.append(0, 1, 4_000).await.expect("stored");
     let fetch = world.log.fetch(vec![world.wanted(0, 0)], limits(1_000_000, 60_000));
     let rival = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let left = world.log.shared.fetch_memory.available_permits();
+        let left = world.log.shared.fetch_memory.tail.permits.available_permits();
         let all = u32::try_from(left).expect("a small budget");
-        let taken = world.log.shared.fetch_memory.clone().try_acquire_many_owned(all).expect("nobody else takes it");
+        let taken = world
+            .log
+            .shared
+            .fetch_memory
+            .tail
+            .permits
+            .clone()
+            .try_acquire_many_owned(all)
+            .expect("nobody else takes it");
         world.append(0, 1, 4_000).await.expect("stored");
         taken
     };

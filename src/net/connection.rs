@@ -11,13 +11,13 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{OwnedSemaphorePermit, mpsc},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::debug;
 
 use super::{
     Caller, Close, Frame, Reply,
-    admission::{Admitted, STEP},
+    admission::{Admitted, ConnectionShare, STEP},
     listener::Shared,
 };
 
@@ -26,6 +26,9 @@ const READ_AHEAD: usize = 8 << 10;
 
 /// The most that is allotted for a frame before its bytes arrive.
 const ALLOTTED_AT_ONCE: usize = 1 << 20;
+
+/// A client that reads nothing for this long loses its connection while others wait for the memory of its answers.
+const STALL_WHEN_SCARCE: Duration = Duration::from_secs(2);
 
 /// At most this many pieces go into one `writev`.
 const PIECES: usize = 64;
@@ -49,6 +52,9 @@ enum Ended {
     #[error(transparent)]
     Congested(#[from] super::admission::Congested),
 }
+
+/// The memory of a request, and of its answer.
+type Memory = (Admitted, Option<OwnedSemaphorePermit>);
 
 /// An answer on its way out, with the memory its request still holds.
 struct Queued {
@@ -82,8 +88,9 @@ async fn read_requests(
     queue: mpsc::Sender<Queued>,
 ) -> Ended {
     let mut reader = Reader { stream, buffer: BytesMut::new() };
+    let share = shared.admission.connection();
     loop {
-        match read_request(&mut reader, caller, shared).await {
+        match read_request(&mut reader, &share, caller, shared).await {
             Ok((reply, admitted)) => {
                 if queue.send(Queued { reply, _admitted: admitted }).await.is_err() {
                     return Ended::ByClient;
@@ -94,7 +101,12 @@ async fn read_requests(
     }
 }
 
-async fn read_request(reader: &mut Reader, caller: &Arc<Caller>, shared: &Shared) -> Result<(Reply, Admitted), Ended> {
+async fn read_request(
+    reader: &mut Reader,
+    share: &ConnectionShare,
+    caller: &Arc<Caller>,
+    shared: &Shared,
+) -> Result<(Reply, Admitted), Ended> {
     let limits = &shared.limits;
     while reader.buffer.is_empty() {
         tokio::select! {
@@ -117,7 +129,11 @@ async fn read_request(reader: &mut Reader, caller: &Arc<Caller>, shared: &Shared
     reader.buffer.advance(4);
     // Untouched memory costs nothing; a buffer that grows step by step is copied at each step.
     reader.buffer.reserve(size.min(ALLOTTED_AT_ONCE).saturating_sub(reader.buffer.len()));
-    let mut admitted = shared.admission.begin(size);
+    let decoded = size.saturating_mul(limit.decode_factor);
+    let mut admitted = tokio::select! {
+        admitted = share.begin(size.saturating_add(decoded)) => admitted,
+        () = shared.tasks.stopping().cancelled() => return Err(Ended::Stopping),
+    };
     let mut end = 0;
     while end < size {
         let step = (size - end).min(STEP);
@@ -125,7 +141,7 @@ async fn read_request(reader: &mut Reader, caller: &Arc<Caller>, shared: &Shared
         end += step;
         reader.fill(end, limits.stall).await?;
     }
-    admitted.grow(size.saturating_mul(limit.decode_factor)).await?;
+    admitted.grow(decoded).await?;
     let frame = reader.buffer.split_to(size).freeze();
     shared.metrics.received_bytes.inc_by(4 + size as u64);
     if reader.buffer.is_empty() {
@@ -208,7 +224,7 @@ async fn write_replies(
 #[derive(Default)]
 struct Outgoing {
     pieces: Vec<Bytes>,
-    held: Vec<(Admitted, Option<OwnedSemaphorePermit>)>,
+    held: Vec<Memory>,
 }
 
 impl Outgoing {
@@ -221,15 +237,40 @@ impl Outgoing {
     async fn write(&mut self, stream: &OwnedWriteHalf, stall: Duration, sent_bytes: &Counter) -> Result<(), Ended> {
         if !self.pieces.is_empty() {
             sent_bytes.inc_by(self.pieces.iter().map(|piece| piece.len() as u64).sum());
-            write_all(stream, &mut self.pieces, stall).await?;
+            write_all(stream, &mut self.pieces, &self.held, stall).await?;
         }
         self.held.clear();
         Ok(())
     }
 }
 
-/// Writes all pieces, in as few calls as the socket takes, and empties the list.
-async fn write_all(stream: &OwnedWriteHalf, pieces: &mut Vec<Bytes>, stall: Duration) -> Result<(), Ended> {
+/// Waits until the socket takes more. A client that reads nothing is given up after `stall`, and much earlier when others wait
+/// for the memory of its answers.
+async fn writable(stream: &OwnedWriteHalf, held: &[Memory], stall: Duration) -> Result<(), Ended> {
+    /// With less left, others wait.
+    const SCARCE: usize = 1 << 20;
+    let is_scarce = || {
+        let permits = held.iter().filter_map(|(_, permit)| permit.as_ref());
+        permits.into_iter().any(|permit| permit.semaphore().available_permits() < SCARCE)
+    };
+    let patience = STALL_WHEN_SCARCE.min(stall);
+    let started = Instant::now();
+    loop {
+        match timeout(patience, stream.ready(Interest::WRITABLE)).await {
+            Ok(ready) => return Ok(ready.map(drop)?),
+            Err(_) if started.elapsed() >= stall || is_scarce() => return Err(Ended::Stalled(started.elapsed())),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Writes all pieces, in as few calls as the socket takes, and empties the list. `held` is the memory of the pieces.
+async fn write_all(
+    stream: &OwnedWriteHalf,
+    pieces: &mut Vec<Bytes>,
+    held: &[Memory],
+    stall: Duration,
+) -> Result<(), Ended> {
     let mut first = 0;
     while first < pieces.len() {
         if pieces[first].is_empty() {
@@ -241,7 +282,7 @@ async fn write_all(stream: &OwnedWriteHalf, pieces: &mut Vec<Bytes>, stall: Dura
         let mut written = match stream.try_write_vectored(&slices) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                timeout(stall, stream.ready(Interest::WRITABLE)).await.map_err(|_| Ended::Stalled(stall))??;
+                writable(stream, held, stall).await?;
                 continue;
             }
             Err(error) => return Err(error.into()),

@@ -25,8 +25,8 @@ use crate::tasks::Tasks;
 /// What the port asks of the broker.
 #[async_trait]
 pub trait Probe: Send + Sync + 'static {
-    /// Whether clients can be served now, or why not.
-    async fn ready(&self) -> Result<(), String>;
+    /// Whether clients can be served now, or why not; where they are served in part only, what is held back.
+    async fn ready(&self) -> Result<Option<String>, String>;
 
     /// Figures that are looked up for each answer of `/metrics`.
     async fn figures(&self) -> Figures;
@@ -92,7 +92,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, metrics: Arc<Metrics>, 
     }
 }
 
-async fn answer(request: &Request<Incoming>, metrics: &Metrics, probe: &dyn Probe) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, metrics: &Arc<Metrics>, probe: &dyn Probe) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -104,13 +104,19 @@ async fn answer(request: &Request<Incoming>, metrics: &Metrics, probe: &dyn Prob
     match request.uri().path() {
         "/livez" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
         "/readyz" => match timeout(ANSWER_PATIENCE, probe.ready()).await.unwrap_or_else(|_| Err(late())) {
-            Ok(()) => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            Ok(None) => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+            Ok(Some(note)) => response(StatusCode::OK, TEXT, format!("ok, but {note}\n")),
             Err(reason) => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n")),
         },
         "/metrics" => {
             // What can't be looked up is left out; what was counted is always there.
             let figures = timeout(ANSWER_PATIENCE, probe.figures()).await.unwrap_or_default();
-            response(StatusCode::OK, OPEN_METRICS, metrics.shown(figures))
+            // Ten thousand partitions take milliseconds to write down.
+            let metrics = metrics.clone();
+            match tokio::task::spawn_blocking(move || metrics.shown(figures)).await {
+                Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
+                Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+            }
         }
         _ => response(StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz and /metrics\n".to_owned()),
     }
@@ -129,11 +135,11 @@ mod tests {
 
     use super::*;
 
-    struct Broker(Result<(), String>);
+    struct Broker(Result<Option<String>, String>);
 
     #[async_trait]
     impl Probe for Broker {
-        async fn ready(&self) -> Result<(), String> {
+        async fn ready(&self) -> Result<Option<String>, String> {
             self.0.clone()
         }
 
@@ -142,7 +148,7 @@ mod tests {
         }
     }
 
-    async fn started(ready: Result<(), String>) -> (SocketAddr, Tasks) {
+    async fn started(ready: Result<Option<String>, String>) -> (SocketAddr, Tasks) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let tasks = Tasks::new();
@@ -161,13 +167,20 @@ mod tests {
 
     #[tokio::test]
     async fn each_path_answers() {
-        let (address, _tasks) = started(Ok(())).await;
+        let (address, _tasks) = started(Ok(None)).await;
         assert!(asked(address, "GET /livez").await.starts_with("HTTP/1.1 200 "));
         assert!(asked(address, "HEAD /readyz").await.starts_with("HTTP/1.1 200 "));
         let metrics = asked(address, "GET /metrics").await;
         assert!(metrics.contains("weir_connections 0\n") && metrics.ends_with("# EOF\n"), "{metrics}");
         assert!(asked(address, "GET /").await.starts_with("HTTP/1.1 404 "));
         assert!(asked(address, "POST /livez").await.starts_with("HTTP/1.1 405 "));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_serves_in_part_says_so_and_is_ready() {
+        let (address, _tasks) = started(Ok(Some("appends are refused".to_owned()))).await;
+        let answer = asked(address, "GET /readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok, but appends are refused\n"), "{answer}");
     }
 
     #[tokio::test]
@@ -180,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_end_with_the_broker() {
-        let (address, tasks) = started(Ok(())).await;
+        let (address, tasks) = started(Ok(None)).await;
         let mut idle = TcpStream::connect(address).await.expect("listening");
         idle.write_all(b"GET /livez HTTP/1.1\r\nHost: weir\r\n\r\n").await.expect("written");
         let mut start = [0; 12];
@@ -191,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_http_harms_nobody() {
-        let (address, _tasks) = started(Ok(())).await;
+        let (address, _tasks) = started(Ok(None)).await;
         let mut stream = TcpStream::connect(address).await.expect("listening");
         stream.write_all(&[0xff; 64 << 10]).await.expect("written");
         let mut answer = Vec::new();

@@ -58,6 +58,7 @@ pub struct Metrics {
     pub log: LogMetrics,
     pub cold: ColdMetrics,
     pub redis: RedisMetrics,
+    pub pressure: PressureMetrics,
     max_series: usize,
 }
 
@@ -130,6 +131,15 @@ pub struct RedisMetrics {
     failures: Family<KindLabel, Counter>,
 }
 
+#[derive(Clone, Debug, Default)]
+pub struct PressureMetrics {
+    /// 1 while appends are refused for want of room.
+    pub refusing: Gauge,
+    pub refused: Counter,
+    pub memory_used: Gauge,
+    pub memory_limit: Gauge,
+}
+
 impl RedisMetrics {
     /// `kind` is the error's variant.
     pub fn failed(&self, kind: &'static str) {
@@ -189,6 +199,7 @@ impl Metrics {
         let log = LogMetrics::default();
         let cold = ColdMetrics::default();
         let redis = RedisMetrics::default();
+        let pressure = PressureMetrics::default();
         let r = &mut registry;
         r.register("weir_network_received_bytes", "Bytes of requests read", network.received_bytes.clone());
         r.register("weir_network_sent_bytes", "Bytes of answers written", network.sent_bytes.clone());
@@ -226,7 +237,15 @@ impl Metrics {
             redis.unsynced.clone(),
         );
         r.register("weir_redis_failures", "Commands that failed, by what is known of them", redis.failures.clone());
-        Arc::new(Self { registry, requests, network, log, cold, redis, max_series })
+        r.register(
+            "weir_appends_held_back",
+            "1 while appends are refused because Redis' memory, or the embedded one's disk, is nearly full",
+            pressure.refusing.clone(),
+        );
+        r.register("weir_appends_refused_early", "Batches refused for that", pressure.refused.clone());
+        r.register("weir_redis_memory_used_bytes", "Memory that Redis uses", pressure.memory_used.clone());
+        r.register("weir_redis_memory_limit_bytes", "Redis' maxmemory; 0 = none", pressure.memory_limit.clone());
+        Arc::new(Self { registry, requests, network, log, cold, redis, pressure, max_series })
     }
 
     /// For tests and tools that look at none.

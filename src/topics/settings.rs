@@ -153,7 +153,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 }
 
 /// The settings in force, typed. Bytes are bytes, times are milliseconds unless the name says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BrokerSettings {
     pub auto_create_topics_enable: bool,
     pub broker_heartbeat_interval_ms: u64,
@@ -190,6 +190,9 @@ pub struct BrokerSettings {
     pub weir_producers_per_partition: usize,
     pub weir_record_max_bytes_per_batch: usize,
     pub weir_record_max_records_per_batch: usize,
+    pub weir_redis_disk_reserve_bytes: u64,
+    /// A share.
+    pub weir_redis_memory_high_watermark: f64,
     pub weir_structured_request_max_bytes: usize,
     pub weir_tail_cache_bytes: usize,
 }
@@ -234,6 +237,8 @@ impl BrokerSettings {
             weir_producers_per_partition: values.number("weir.producers.per.partition"),
             weir_record_max_bytes_per_batch: values.number("weir.record.max.bytes.per.batch"),
             weir_record_max_records_per_batch: values.number("weir.record.max.records.per.batch"),
+            weir_redis_disk_reserve_bytes: values.count("weir.redis.disk.reserve.bytes"),
+            weir_redis_memory_high_watermark: values.share("weir.redis.memory.high.watermark"),
             weir_structured_request_max_bytes: values.number("weir.structured.request.max.bytes"),
             weir_tail_cache_bytes: values.number("weir.tail.cache.bytes"),
         }
@@ -268,6 +273,10 @@ impl Reader<'_> {
 
     fn count(&self, name: &str) -> u64 {
         u64::try_from(self.long(name)).unwrap_or(0)
+    }
+
+    fn share(&self, name: &str) -> f64 {
+        self.optional(name).and_then(|value| value.trim().parse().ok()).unwrap_or(1.0)
     }
 
     fn number<T: TryFrom<i64> + Default>(&self, name: &str) -> T {

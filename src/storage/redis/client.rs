@@ -273,7 +273,8 @@ impl Client {
         let has_died = async {
             loop {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
-                if link.news.command(&redis::cmd("PING")).await.is_err() {
+                // A server that can't write its files refuses even a ping; the connection is good.
+                if link.news.command(&redis::cmd("PING")).await.is_err_and(|error| error.is_io_error()) {
                     return;
                 }
             }

@@ -13,6 +13,7 @@ pub mod nodes;
 pub mod producer_ids;
 mod readers;
 pub mod registry;
+pub mod room;
 mod scripts;
 pub mod sentinel;
 pub mod server;

@@ -234,6 +234,13 @@ pub(super) async fn capacity(nodes: &Nodes) -> Result<Option<Capacity>, StoreErr
     Ok(each.into_iter().collect::<Option<Vec<_>>>().and_then(|each| each.into_iter().reduce(sum)))
 }
 
+/// The memory of the node that has the least of it left, of those with a limit.
+pub(super) async fn fullest(nodes: &Nodes) -> Result<Option<Capacity>, StoreError> {
+    let each = try_join_all(nodes.all().iter().map(|client| capacity_of(client))).await?;
+    let used = |capacity: &Capacity| u128::from(capacity.used) * 1_000_000 / u128::from(capacity.total.max(1));
+    Ok(each.into_iter().flatten().max_by_key(used))
+}
+
 async fn capacity_of(client: &Client) -> Result<Option<Capacity>, StoreError> {
     let text: String = client.query(redis::cmd("INFO").arg("memory")).await?;
     let bytes = |name: &str| {
@@ -241,7 +248,9 @@ async fn capacity_of(client: &Client) -> Result<Option<Capacity>, StoreError> {
         value.trim().parse::<u64>().ok()
     };
     let total = bytes("maxmemory").filter(|total| *total > 0);
-    Ok(total.map(|total| Capacity { total, used: bytes("used_memory").unwrap_or(0) }))
+    // What Redis itself leaves out when it compares.
+    let used = bytes("used_memory").unwrap_or(0).saturating_sub(bytes("mem_not_counted_for_evict").unwrap_or(0));
+    Ok(total.map(|total| Capacity { total, used }))
 }
 
 /// `INFO`, once the server has loaded its data.
@@ -291,8 +300,7 @@ pub(super) fn failed(error: RedisError) -> ServerError {
 
 /// Writes down the layout of a keyspace that is new.
 pub async fn claim_layout(nodes: &Nodes) -> Result<(), StoreError> {
-    let key = nodes.keyspace().layout();
-    nodes.of(&key).query(redis::cmd("SET").arg(&key).arg(LAYOUT_VERSION).arg("NX")).await
+    set_once(nodes, &nodes.keyspace().layout(), LAYOUT_VERSION).await.map(drop)
 }
 
 /// The cluster's id: the one in Redis or, where there is none, `configured` or a new one that is kept there from now on.
@@ -300,6 +308,15 @@ pub async fn cluster_id(nodes: &Nodes, configured: Option<&str>) -> Result<Strin
     let key = nodes.keyspace().cluster();
     // Kafka's form of a random UUID.
     let new = configured.map_or_else(|| URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes()), str::to_owned);
-    nodes.of(&key).query::<()>(redis::cmd("SET").arg(&key).arg(new).arg("NX")).await?;
-    nodes.of(&key).query(redis::cmd("GET").arg(&key)).await
+    set_once(nodes, &key, &new).await
+}
+
+/// Sets what is not there, and gives what is. Reads first: a server that is out of memory takes no `SET` at all.
+async fn set_once(nodes: &Nodes, key: &str, value: &str) -> Result<String, StoreError> {
+    let get = redis::cmd("GET").arg(key).to_owned();
+    if let Some(there) = nodes.of(key).query::<Option<String>>(&get).await? {
+        return Ok(there);
+    }
+    nodes.of(key).query::<()>(redis::cmd("SET").arg(key).arg(value).arg("NX")).await?;
+    nodes.of(key).query(&get).await
 }

@@ -1,9 +1,9 @@
 //! The broker configs that are not about one topic or group.
 
 use super::{
-    Check::{Any, AtLeast, Between},
+    Check::{Any, AtLeast, Between, Ratio},
     Definition,
-    Kind::{Boolean, Int, Long, String},
+    Kind::{Boolean, Double, Int, Long, String},
 };
 
 /// By name.
@@ -165,6 +165,20 @@ pub(super) const BROKER: &[Definition] = &[
         "10000",
         AtLeast(1),
         "The most records of one batch in the record layout.",
+    ),
+    Definition::new(
+        "weir.redis.disk.reserve.bytes",
+        Long,
+        "268435456",
+        AtLeast(0),
+        "Appends are refused while the disk of the embedded Redis has less than this free (or less than a quarter, on a small disk).",
+    ),
+    Definition::new(
+        "weir.redis.memory.high.watermark",
+        Double,
+        "0.9",
+        Ratio,
+        "Appends are refused while Redis uses more than this share of its maxmemory; reads, trims and groups go on in the rest.",
     ),
     Definition::new(
         "weir.structured.request.max.bytes",

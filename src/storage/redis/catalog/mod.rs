@@ -92,15 +92,23 @@ fn configs(name: &str, text: &str) -> Option<(Resource, Values)> {
 #[async_trait]
 impl CatalogStore for RedisCatalogStore {
     async fn load(&self) -> Result<StoredCatalog, StoreError> {
-        let mut transaction = Request::transaction();
-        transaction.queue(redis::cmd("GET").arg(self.keyspace.catalog_version()));
-        let last = &["+", "-", "COUNT", "1"];
-        transaction.queue(redis::cmd("XREVRANGE").arg(self.keyspace.catalog_changes()).arg(last));
-        transaction.queue(redis::cmd("HGETALL").arg(self.keyspace.topics()));
-        transaction.queue(redis::cmd("HGETALL").arg(self.keyspace.configs()));
         type Hash = Vec<(String, String)>;
-        let (number, last, all_topics, all_configs): (Option<u64>, StreamRangeReply, Hash, Hash) =
-            self.at().query_aside(transaction.execute()).await?;
+        let at = self.at();
+        let version = redis::cmd("GET").arg(self.keyspace.catalog_version()).to_owned();
+        let last =
+            redis::cmd("XREVRANGE").arg(self.keyspace.catalog_changes()).arg(&["+", "-", "COUNT", "1"]).to_owned();
+        let all = |key: String| Request::command(redis::cmd("HGETALL").arg(key));
+        // Not as a transaction: when memory has run out, Redis takes nothing into one.
+        let (number, last, all_topics, all_configs) = loop {
+            let number: Option<u64> = at.query(&version).await?;
+            let last: StreamRangeReply = at.query(&last).await?;
+            let topics: Hash = at.query_aside(all(self.keyspace.topics())).await?;
+            let configs: Hash = at.query_aside(all(self.keyspace.configs())).await?;
+            // Every change raises it: nothing has changed while all was read.
+            if at.query::<Option<u64>>(&version).await? == number {
+                break (number, last, topics, configs);
+            }
+        };
         let number = number.unwrap_or(0);
         // The last change's mark, if the last change is that of this version.
         let mark = last.ids.first().and_then(|last| {
@@ -141,7 +149,8 @@ impl CatalogStore for RedisCatalogStore {
     }
 
     async fn apply(&self, changes: &[Change]) -> Result<Applied, StoreError> {
-        let mut call = self.call("weir_catalog_apply_v2");
+        let creates = changes.iter().any(|change| matches!(change, Change::Create(_)));
+        let mut call = self.call(if creates { "weir_catalog_apply_v2" } else { "weir_catalog_change_v1" });
         for change in changes {
             encoding::encode_change(&mut call, change);
         }

@@ -5,7 +5,7 @@ mod barrier;
 mod node;
 mod standing;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -102,6 +102,11 @@ impl RedisDurability {
     /// Why what was written is not known to be safe, if it is not.
     pub fn failure(&self) -> Option<String> {
         self.syncer.as_ref().and_then(|syncer| syncer.failure())
+    }
+
+    /// Where the embedded server keeps its data.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.syncer.as_ref().map(|syncer| syncer.data_dir().to_owned())
     }
 
     fn of(&self, client: &Arc<Client>) -> Arc<NodeDurability> {

@@ -32,7 +32,7 @@ pub(super) struct Directory {
 impl Directory {
     /// Makes the directory where it is missing, and takes it.
     pub(super) fn claim(path: &Path) -> Result<Self, EmbeddedError> {
-        let failed = |error: io::Error| EmbeddedError::Directory { dir: path.to_owned(), reason: error.to_string() };
+        let failed = |error: io::Error| EmbeddedError::directory(path, &error);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let path = fs::canonicalize(path).map_err(failed)?;
         let mut lock = open(&path.join("weir.lock")).map_err(failed)?;
@@ -55,7 +55,7 @@ impl Directory {
     }
 
     pub(super) fn failed(&self, error: &io::Error) -> EmbeddedError {
-        EmbeddedError::Directory { dir: self.path.clone(), reason: error.to_string() }
+        EmbeddedError::directory(&self.path, error)
     }
 
     /// Where the server listens: in the directory or, where that is too long for a socket, in a private folder for temporary

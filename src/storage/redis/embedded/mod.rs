@@ -11,6 +11,7 @@ mod process;
 mod sync;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -62,8 +63,19 @@ pub enum EmbeddedError {
          give a running one with --redis-url"
     )]
     TooOld { program: PathBuf, version: String },
+    #[error("the disk of the data directory {dir} is full: make room there, or give another directory with --data-dir")]
+    DiskFull { dir: PathBuf },
     #[error("the embedded redis-server ended at once: {reason} (its log is {log})")]
     Ended { reason: String, log: PathBuf },
+}
+
+impl EmbeddedError {
+    fn directory(dir: &Path, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { dir: dir.to_owned() },
+            _ => Self::Directory { dir: dir.to_owned(), reason: error.to_string() },
+        }
+    }
 }
 
 /// A server that runs until [`EmbeddedRedis::stop`].
@@ -130,6 +142,8 @@ async fn supervise(
     const STEADY: Duration = Duration::from_secs(30);
     let mut pause = FIRST_PAUSE;
     loop {
+        // What kept the server from starting, told once.
+        let mut told = None;
         let started = tokio::time::Instant::now();
         let ended = tokio::select! {
             () = stopping.cancelled() => {
@@ -153,7 +167,13 @@ async fn supervise(
                 () = stopping.cancelled() => return,
                 started = starting => match started {
                     Ok(process) => break process,
-                    Err(error) => error!(%error, "the embedded Redis does not start; trying again"),
+                    Err(error) => {
+                        let error = error.to_string();
+                        if told.as_ref() != Some(&error) {
+                            error!(%error, "the embedded Redis does not start; it is tried again until it does");
+                        }
+                        told = Some(error);
+                    }
                 }
             }
         };

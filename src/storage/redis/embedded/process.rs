@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStdin, Command};
 use tracing::{info, warn};
 
-use super::{EmbeddedError, Options, config, directory::Directory};
+use super::{super::room, EmbeddedError, Options, config, directory::Directory};
 
 /// Runs the server, and ends it when the pipe on standard input closes, which is when the broker is gone.
 /// Standard output is the lock: the server inherits it, the watcher gives it back. The kernel hangs up a process group that loses
@@ -51,7 +51,13 @@ impl Process {
         socket: &Path,
         url: &str,
     ) -> Result<Self, EmbeddedError> {
+        /// The server writes this much before it serves.
+        const LEAST_ROOM: u64 = 1 << 20;
         let lock = directory.server_lock().await?;
+        // The server could not even say in its log why it ends.
+        if room::disk(directory.path()).is_some_and(|disk| disk.total - disk.used < LEAST_ROOM) {
+            return Err(EmbeddedError::DiskFull { dir: directory.path().to_owned() });
+        }
         let program = found(&options.program)?;
         let log_path = directory.path().join("redis.log");
         let config_path = directory.path().join("redis.conf");

@@ -38,6 +38,10 @@ impl Syncer {
         })
     }
 
+    pub(in crate::storage::redis) fn data_dir(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     /// Waits until all that Redis answered before this call is on the disk. Cancel-safe.
     pub async fn sync(&self) -> Result<(), String> {
         let (sender, answer) = oneshot::channel();

@@ -37,14 +37,14 @@ impl RedisGroupStore {
     async fn index_new(&self, writes: &[(GroupId, GroupWrite)]) -> Result<(), StoreError> {
         if writes.iter().any(|(_, write)| write.expected.is_none()) {
             // First the index: an entry without a group is harmless, a group that nobody finds is not.
-            let mut index = redis::cmd("HSET");
-            index.arg(self.keyspace.groups());
+            let mut index = redis::cmd("FCALL");
+            index.arg("weir_groups_index_v1").arg(1).arg(self.keyspace.groups());
             for (group, write) in writes {
                 if write.expected.is_none() {
                     index.arg(group.as_str()).arg(encoding::CLASSIC);
                 }
             }
-            let () = self.nodes.of(&self.keyspace.groups()).query(&index).await?;
+            let _: i64 = self.nodes.of(&self.keyspace.groups()).query(&index).await?;
         }
         Ok(())
     }

@@ -195,5 +195,7 @@ local function finish(keys, args)
 end
 
 redis.register_function('weir_catalog_apply_v2', apply)
-redis.register_function('weir_catalog_finish_v2', finish)
+-- For changes that make no topic: topics must be deleted, and their retention lowered, when memory has run out.
+redis.register_function { function_name = 'weir_catalog_change_v1', callback = apply, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_catalog_finish_v2', callback = finish, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_catalog_changes_v1', callback = since, flags = { 'no-writes' } }

@@ -178,6 +178,13 @@ local function mirror(keys, args)
   return 1
 end
 
+-- Key: the index. Ids and types, in turn. A group that is new must be found, also when memory has run out.
+local function index(keys, args)
+  in_chunks('HSET', keys[1], args, 1, #args)
+  return #args / 2
+end
+
+redis.register_function { function_name = 'weir_groups_index_v1', callback = index, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_groups_write_v1', callback = write_all, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_delete_v1', callback = delete, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_claim_v1', callback = claim, flags = { 'allow-oom' } }
