@@ -1,9 +1,9 @@
 //! The connections to Redis: one shared, pipelined connection for writes and small reads, watched and renewed here; others
-//! for long reads.
+//! for long reads; a pool of those for commands that block.
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisError, ServerError, ServerErrorKind,
-    Value, aio::MultiplexedConnection,
+    Value,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,11 @@ use crate::{
     log::{durability::Life, store::StoreError},
     telemetry::metrics::RedisMetrics,
 };
+
+/// No command is made to block for longer.
+pub(super) const LONGEST_BLOCK: Duration = Duration::from_secs(3);
+/// Connections for commands that block: one for each kind of barrier that topics ask for.
+const MOST_BLOCKING: usize = 32;
 
 /// How Redis is reached.
 #[derive(Clone, Debug)]
@@ -67,11 +72,32 @@ impl Link {
 struct Place {
     info: ConnectionInfo,
     readers: Readers,
+    /// Made when it is first needed.
+    blocking: OnceLock<deadpool_redis::Pool>,
 }
 
 impl Place {
     fn new(info: ConnectionInfo, options: &Options) -> Self {
-        Self { info, readers: Readers::new(options.readers) }
+        Self { info, readers: Readers::new(options.readers), blocking: OnceLock::new() }
+    }
+
+    fn blocking(&self, options: &Options) -> Result<deadpool_redis::Pool, RedisError> {
+        if let Some(pool) = self.blocking.get() {
+            return Ok(pool.clone());
+        }
+        let manager = deadpool_redis::Manager::new_with_config(
+            self.info.clone(),
+            AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(options.connect_timeout))
+                .set_response_timeout(Some(LONGEST_BLOCK + options.response_timeout)),
+        )?;
+        let pool = deadpool_redis::Pool::builder(manager)
+            .max_size(MOST_BLOCKING)
+            .wait_timeout(Some(options.response_timeout))
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .map_err(|error| RedisError::from((ErrorKind::InvalidClientConfig, "the pool", error.to_string())))?;
+        Ok(self.blocking.get_or_init(|| pool).clone())
     }
 }
 
@@ -214,12 +240,10 @@ impl Client {
         let _ = self.current.gone.subscribe().wait_for(|gone| *gone >= generation).await;
     }
 
-    /// A connection for commands that block for up to `longest`.
-    pub async fn dedicated(&self, longest: Duration) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.options.connect_timeout))
-            .set_response_timeout(Some(longest + self.options.response_timeout));
-        redis::Client::open(self.place.load().info.clone())?.get_multiplexed_async_connection_with_config(&config).await
+    /// A connection of one's own, for commands that block for up to [`LONGEST_BLOCK`].
+    pub(super) async fn exclusive(&self) -> Result<deadpool_redis::Connection, StoreError> {
+        let pool = self.place.load().blocking(&self.options).map_err(|error| self.failed(&error))?;
+        pool.get().await.map_err(|error| self.failure(Failure::NotSent(error.to_string())))
     }
 
     /// Makes the shared connection.

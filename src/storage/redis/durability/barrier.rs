@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
+use deadpool_redis::Connection;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{client::Client, nodes::Nodes},
+    super::{
+        client::{Client, LONGEST_BLOCK},
+        nodes::Nodes,
+    },
     standing,
 };
 use crate::log::durability::{Life, Unkept};
@@ -22,7 +25,7 @@ use crate::log::durability::{Life, Unkept};
 /// How long Redis is made to wait at a time; who asks meanwhile shares the next wait.
 const WAIT: Duration = Duration::from_secs(1);
 /// With `appendfsync everysec` a sync begins each second and takes as long as it takes.
-const WAIT_AOF: Duration = Duration::from_secs(3);
+const WAIT_AOF: Duration = LONGEST_BLOCK;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -75,7 +78,9 @@ impl Barrier {
             let Some(outcome) = stopping.run_until_cancelled(self.once_in_time(&mut link)).await else { break };
             if outcome.is_err() {
                 // What it is good for is not known any more, and the key's slot may be on its way to another node.
-                link = None;
+                if let Some((connection, _)) = link.take() {
+                    drop(Connection::take(connection));
+                }
                 self.failures.fetch_add(1, Ordering::Relaxed);
             }
             for sender in asked {
@@ -86,7 +91,7 @@ impl Barrier {
     }
 
     /// As [`Barrier::once`], but does not outlast the shared connection: the server may be another one by now, and this one hang.
-    async fn once_in_time(&self, link: &mut Option<(MultiplexedConnection, Life)>) -> Result<Life, Unkept> {
+    async fn once_in_time(&self, link: &mut Option<(Connection, Life)>) -> Result<Life, Unkept> {
         let lost = || Unkept::NotYet("no connection to Redis".to_owned());
         let generation = self.client.generation().ok_or_else(lost)?;
         tokio::select! {
@@ -95,12 +100,13 @@ impl Barrier {
         }
     }
 
-    async fn once(&self, link: &mut Option<(MultiplexedConnection, Life)>) -> Result<Life, Unkept> {
+    async fn once(&self, link: &mut Option<(Connection, Life)>) -> Result<Life, Unkept> {
         let failed = |error: redis::RedisError| Unkept::NotYet(error.to_string());
         let (connection, life) = match link {
             Some(link) => link,
             none => {
-                let mut connection = self.client.dedicated(WAIT.max(WAIT_AOF)).await.map_err(failed)?;
+                let connected = self.client.exclusive().await;
+                let mut connection = connected.map_err(|error| Unkept::NotYet(error.to_string()))?;
                 let info = super::info(&mut connection).await.map_err(failed)?;
                 none.insert((connection, standing::life(&info)))
             }
