@@ -17,10 +17,6 @@ const LIBRARIES: &[&str] = &[
 /// Loads every library, replacing one of the same name.
 pub(super) async fn load(connection: &Connection) -> Result<(), RedisError> {
     for source in LIBRARIES {
-        #[cfg(feature = "planted-faults")]
-        let planted = crate::faults::library(source);
-        #[cfg(feature = "planted-faults")]
-        let source = &planted.as_str();
         let loaded = connection.command(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(*source)).await;
         match loaded {
             // A server that is out of memory, or can't write its files, loads nothing; what it has can do.

@@ -115,9 +115,9 @@ impl RedisDurability {
             return node;
         }
         let new = NodeDurability::new(client.clone(), self.nodes.clone(), self.syncer.clone(), self.tasks.clone());
-        let before = self
-            .each
-            .rcu(|each| if known(each).is_some() { each.to_vec() } else { [&each[..], &[new.clone()]].concat() });
+        let before = self.each.rcu(|each| {
+            if known(each).is_some() { each.to_vec() } else { [&each[..], std::slice::from_ref(&new)].concat() }
+        });
         known(&before).unwrap_or(new)
     }
 
