@@ -3,7 +3,7 @@ FROM rust:1-slim-bookworm AS build
 WORKDIR /weir
 COPY . .
 RUN scripts/packages run
-RUN cargo build --release --locked
+RUN cargo build --release --locked --features archive
 
 FROM debian:bookworm-slim
 RUN apt-get update -qq \
