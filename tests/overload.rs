@@ -19,20 +19,18 @@ use kafka_protocol::{
     ResponseError,
     messages::{
         ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-        DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
-        FindCoordinatorResponse, JoinGroupRequest, JoinGroupResponse, OffsetCommitRequest, OffsetCommitResponse,
+        DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse, JoinGroupRequest, JoinGroupResponse,
         create_topics_request::CreatableTopic,
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
         join_group_request::JoinGroupRequestProtocol,
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     },
     protocol::StrBytes,
 };
 use support::{
     Connection, PATIENCE, Weir, encoded,
     ledger::{
-        attempt, batch, batch_of, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
+        attempt, batch, batch_of, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
         write_until,
     },
     process::{eventually, signal},
@@ -63,19 +61,6 @@ fn fill(address: SocketAddr, size: usize) -> (ResponseError, i64) {
         }
     }
     panic!("{taken} batches of {size} bytes were taken");
-}
-
-fn commit(address: SocketAddr, offset: i64) -> Option<ResponseError> {
-    let group = StrBytes::from_static_str("commits");
-    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![group.clone()]);
-    let _: FindCoordinatorResponse = Connection::to(address).call(ApiKey::FindCoordinator as i16, 4, &request);
-    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-    let request = OffsetCommitRequest::default()
-        .with_group_id(group.into())
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition])]);
-    let answer: OffsetCommitResponse = Connection::to(address).call(ApiKey::OffsetCommit as i16, 8, &request);
-    ResponseError::try_from_code(answer.topics[0].partitions[0].error_code)
 }
 
 /// A new member, which makes the group rebalance.
@@ -152,7 +137,7 @@ fn appends_are_refused_before_redis_is_full_and_all_else_goes_on() {
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("appends are refused: Redis' memory"), "{ready}");
     assert!(broker.log().contains("weir.redis.memory.high.watermark=0.7"), "{}", broker.log());
     assert!(fetched(&mut Connection::to(broker.address), 0, 1 << 20) > 0);
-    assert_eq!((commit(broker.address, 3), join(broker.address)), (None, None));
+    assert_eq!((commit(broker.address, "commits", 3), join(broker.address)), (None, None));
 
     assert_eq!(delete_records(broker.address, taken), None);
     assert!(eventually(|| produce(broker.address, large(1)).is_none()), "{}", broker.log());
@@ -176,7 +161,7 @@ fn when_redis_memory_has_run_out_brokers_start_groups_commit_and_topics_go() {
     for _ in 0..2 {
         assert_eq!(produce(broker.address, large(100 << 10)), Some(ResponseError::NotEnoughReplicas));
         assert_eq!(produce(broker.address, large(1)), Some(ResponseError::NotEnoughReplicas));
-        assert!(eventually(|| commit(broker.address, 3).is_none()), "{}", broker.log());
+        assert!(eventually(|| commit(broker.address, "commits", 3).is_none()), "{}", broker.log());
         assert_eq!(join(broker.address), None);
         assert!(fetched(&mut Connection::to(broker.address), 0, 1 << 20) > 0);
         // The same once more on a broker that knows nothing yet.
@@ -297,7 +282,7 @@ fn a_disk_that_fills_up_is_told_of_and_costs_nothing_that_was_acknowledged() {
         weir.leave(4 << 20);
         assert!(eventually(|| http(weir.http, "/readyz").contains("is nearly full")), "{}", weir.log());
         assert_eq!(produce(weir.address, large(1)), Some(ResponseError::KafkaStorageError));
-        assert_eq!(commit(weir.address, 1), None);
+        assert_eq!(commit(weir.address, "commits", 1), None);
         assert!(weir.log().contains("weir.redis.disk.reserve.bytes"), "{}", weir.log());
         weir.make_room();
         assert!(progress(), "{}", weir.log());

@@ -15,16 +15,11 @@ use std::{
 
 use kafka_protocol::{
     ResponseError,
-    messages::{ApiKey, FindCoordinatorRequest, FindCoordinatorResponse, OffsetCommitRequest, OffsetCommitResponse},
-    messages::{
-        ProduceResponse,
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-    },
-    protocol::StrBytes,
+    messages::{ApiKey, ProduceResponse},
 };
 use support::{
     Connection, PATIENCE,
-    ledger::{attempt, batch, create_topic, new_producer, produce_request, read_all, topic, write_until},
+    ledger::{attempt, batch, commit, create_topic, new_producer, produce_request, read_all, write_until},
     process::eventually,
     proxy::{Proxy, Weather},
     servers::{Broker, Redis},
@@ -43,26 +38,15 @@ fn produce(address: SocketAddr, producer: i64, first: u64) -> Result<i64, Respon
     }
 }
 
-/// A commit by somebody who is no member, as administrators and simple consumers do.
-fn commit(address: SocketAddr, offset: i64) -> i16 {
-    let group = StrBytes::from_static_str("g");
-    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![group.clone()]);
-    let found: FindCoordinatorResponse = Connection::to(address).call(ApiKey::FindCoordinator as i16, 4, &request);
-    assert_eq!(found.coordinators[0].error_code, 0);
-    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-    let request = OffsetCommitRequest::default()
-        .with_group_id(group.into())
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition])]);
-    let answer: OffsetCommitResponse = Connection::to(address).call(ApiKey::OffsetCommit as i16, 8, &request);
-    answer.topics[0].partitions[0].error_code
-}
-
-/// What a producer tries again after, and a broker answers while its Redis is not well.
+/// What a producer tries again after, and a broker answers while its Redis is not well, or has been away for longer than the broker's
+/// registration lasts.
 fn is_tried_again(error: ResponseError) -> bool {
     matches!(
         error,
-        ResponseError::KafkaStorageError | ResponseError::NotEnoughReplicas | ResponseError::RequestTimedOut
+        ResponseError::KafkaStorageError
+            | ResponseError::NotEnoughReplicas
+            | ResponseError::NotLeaderOrFollower
+            | ResponseError::RequestTimedOut
     )
 }
 
@@ -79,8 +63,7 @@ fn refused_until_mended(redis: &Redis, broker: &Broker, state: &str, break_it: i
     assert!(refused, "{state}: the produce was taken");
     let error = told.expect("an error");
     assert!(is_tried_again(error), "{state}: {error:?}");
-    let code = commit(broker.address, 3);
-    let coordinator = ResponseError::try_from_code(code);
+    let coordinator = commit(broker.address, "g", 3);
     assert!(
         matches!(
             coordinator,
@@ -100,7 +83,7 @@ fn refused_until_mended(redis: &Redis, broker: &Broker, state: &str, break_it: i
     });
     assert!(taken, "{state}: {answer:?} {}", broker.log());
     assert_eq!(answer, Ok(base + 3), "{state}");
-    assert!(eventually(|| commit(broker.address, 6) == 0), "{state}");
+    assert!(eventually(|| commit(broker.address, "g", 6).is_none()), "{state}");
     let _ = redis;
 }
 

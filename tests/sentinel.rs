@@ -16,18 +16,16 @@ use std::{
 use kafka_protocol::{
     ResponseError,
     messages::{
-        ApiKey, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse,
-        OffsetCommitRequest, OffsetCommitResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
-        ProduceResponse,
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        ApiKey, FetchResponse, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
+        OffsetForLeaderEpochResponse, ProduceResponse,
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
     },
-    protocol::StrBytes,
 };
 use support::{
     Connection,
     ledger::{
-        attempt, batch, create_topic, fetch_request, new_producer, produce_request, read_all, topic, write_until,
+        attempt, batch, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
+        write_until,
     },
     process::{eventually, weir},
     servers::{Broker, Redis, Watched, free_port, http},
@@ -49,21 +47,6 @@ fn produce(address: SocketAddr, producer: i64, first: u64, count: u64) -> i64 {
     };
     assert!(eventually(is_taken), "record {first} is not taken: {last:?}");
     taken.expect("taken")
-}
-
-/// A commit by somebody who is no member.
-fn commit(address: SocketAddr, offset: i64) {
-    let group = StrBytes::from_static_str("g");
-    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![group.clone()]);
-    let found: FindCoordinatorResponse = Connection::to(address).call(ApiKey::FindCoordinator as i16, 4, &request);
-    assert_eq!(found.coordinators[0].error_code, 0);
-    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
-    let request = OffsetCommitRequest::default()
-        .with_group_id(group.into())
-        .with_generation_id_or_member_epoch(-1)
-        .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition])]);
-    let answer: OffsetCommitResponse = Connection::to(address).call(ApiKey::OffsetCommit as i16, 8, &request);
-    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
 }
 
 fn leader_epoch(address: SocketAddr) -> i32 {
@@ -173,7 +156,7 @@ fn a_master_that_hangs_and_comes_back_is_left_behind_at_once() {
 fn write_what_will_be_lost(address: SocketAddr, keep: impl FnOnce(), producer: i64) {
     create_topic(address, &[("weir.durability", "memory"), ("weir.layout", "batch")]);
     assert_eq!(produce(address, producer, 0, 10), 0);
-    commit(address, 17);
+    assert_eq!(commit(address, "g", 17), None);
     keep();
     assert_eq!(produce(address, producer, 10, 7), 10);
 }

@@ -13,10 +13,12 @@ use bytes::Bytes;
 use kafka_protocol::{
     ResponseError,
     messages::{
-        ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, InitProducerIdRequest,
-        InitProducerIdResponse, ProduceRequest, ProduceResponse, TopicName,
+        ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
+        FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, OffsetCommitRequest,
+        OffsetCommitResponse, ProduceRequest, ProduceResponse, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
+        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::StrBytes,
@@ -199,4 +201,19 @@ pub fn new_producer(broker: &mut Connection) -> i64 {
     let answer: InitProducerIdResponse = broker.call(ApiKey::InitProducerId as i16, 4, &request);
     assert_eq!(answer.error_code, 0);
     answer.producer_id.0
+}
+
+/// A commit by somebody who is no member, as administrators and simple consumers do; they ask for the coordinator first.
+pub fn commit(address: SocketAddr, group: &'static str, offset: i64) -> Option<ResponseError> {
+    let group = StrBytes::from_static_str(group);
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![group.clone()]);
+    let found: FindCoordinatorResponse = Connection::to(address).call(ApiKey::FindCoordinator as i16, 4, &request);
+    assert_eq!(found.coordinators[0].error_code, 0);
+    let partition = OffsetCommitRequestPartition::default().with_partition_index(0).with_committed_offset(offset);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(group.into())
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition])]);
+    let answer: OffsetCommitResponse = Connection::to(address).call(ApiKey::OffsetCommit as i16, 8, &request);
+    ResponseError::try_from_code(answer.topics[0].partitions[0].error_code)
 }

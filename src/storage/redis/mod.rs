@@ -1,5 +1,6 @@
 //! The ports of `log`, `topics` and `coordinator` on Redis.
 
+mod address;
 pub mod catalog;
 pub mod changes;
 pub mod client;

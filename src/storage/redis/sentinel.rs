@@ -1,6 +1,6 @@
 //! Redis Sentinel: which server is the master now, asked of every Sentinel and heard from each when it changes.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
@@ -8,6 +8,7 @@ use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Redis
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
+    address::Address,
     connection::{self, Connection, Event, Request},
     whereabouts::with_settings,
 };
@@ -56,56 +57,17 @@ impl From<Nowhere> for RedisError {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Address {
-    host: String,
-    port: u16,
-}
-
-impl Address {
-    fn parse(text: &str) -> Option<Self> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']')?;
-                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
-            }
-            None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-        };
-        let port = port.map_or(Some(DEFAULT_PORT), |port| port.parse().ok())?;
-        (!host.is_empty()).then(|| Self { host: host.to_owned(), port })
-    }
-
-    fn placed_in(&self, info: &ConnectionInfo) -> ConnectionInfo {
-        let address = match info.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: self.host.clone(),
-                port: self.port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(self.host.clone(), self.port),
-        };
-        info.clone().set_addr(address)
-    }
-
-    fn is_at(&self, address: &ConnectionAddr) -> bool {
-        match address {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                *host == self.host && *port == self.port
-            }
-            _ => false,
+/// `HOST[:PORT]`, IPv6 in brackets.
+fn parse_address(text: &str) -> Option<Address> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
         }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.map_or(Some(DEFAULT_PORT), |port| port.parse().ok())?;
+    (!host.is_empty()).then(|| Address { host: host.to_owned(), port })
 }
 
 /// What a URL says of Sentinels and the servers that they watch.
@@ -135,7 +97,7 @@ impl SentinelUrl {
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (login, place) = place.rsplit_once('@').map_or(("", place), |(login, place)| (login, place));
         let mut path = place.split('/');
-        let sentinels: Option<Vec<Address>> = path.next().unwrap_or_default().split(',').map(Address::parse).collect();
+        let sentinels: Option<Vec<Address>> = path.next().unwrap_or_default().split(',').map(parse_address).collect();
         let sentinels = sentinels.ok_or_else(malformed)?;
         let master = path.next().filter(|name| !name.is_empty()).ok_or_else(malformed)?.to_owned();
         let database = path.next().unwrap_or_default();
@@ -380,7 +342,7 @@ mod tests {
         let bare = parsed("rediss+sentinel://one/main?sentinel_password=s");
         assert_eq!(bare.server.redis_settings().password(), None);
         assert_eq!(bare.sentinel.redis_settings().password(), Some("s"));
-        let placed = Address::parse("node:7").expect("an address").placed_in(&bare.server);
+        let placed = parse_address("node:7").expect("an address").placed_in(&bare.server);
         assert!(
             matches!(placed.addr(), ConnectionAddr::TcpTls { host, port: 7, insecure: false, .. } if host == "node")
         );

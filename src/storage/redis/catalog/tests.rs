@@ -120,6 +120,12 @@ impl World {
         Self { redis: TestRedis::start().await, partitions: Arc::default() }
     }
 
+    /// Redis comes back without the creation of this topic, its last write.
+    async fn lose_latest(&self, topic: &str) {
+        self.redis.command(&["HDEL", &self.redis.keyspace().topics(), topic]).await;
+        self.redis.command(&["DECR", &self.redis.keyspace().catalog_version()]).await;
+    }
+
     async fn broker(&self, node: i32) -> (Arc<Client>, Arc<Catalog>) {
         let client = self.redis.client().await;
         let store = Arc::new(RedisCatalogStore::new(client.clone()));
@@ -432,9 +438,8 @@ async fn a_history_that_went_another_way_is_noticed_at_the_same_version() {
     let one = world.catalog(1).await;
     create(&one, "kept", 1).await.expect("created");
     create(&one, "lost", 1).await.expect("created");
-    // Redis comes back without its last write, and somebody else makes another change of the same number.
-    world.redis.command(&["HDEL", &world.redis.keyspace().topics(), "lost"]).await;
-    world.redis.command(&["DECR", &world.redis.keyspace().catalog_version()]).await;
+    // Somebody else makes another change of the same number.
+    world.lose_latest("lost").await;
     world.redis.command(&["XTRIM", &world.redis.keyspace().catalog_changes(), "MAXLEN", "0"]).await;
     let two = world.catalog(2).await;
     create(&two, "other", 1).await.expect("created");
@@ -449,8 +454,7 @@ async fn the_loss_of_the_latest_change_alone_is_noticed() {
     let one = world.catalog(1).await;
     create(&one, "kept", 1).await.expect("created");
     create(&one, "lost", 1).await.expect("created");
-    world.redis.command(&["HDEL", &world.redis.keyspace().topics(), "lost"]).await;
-    world.redis.command(&["DECR", &world.redis.keyspace().catalog_version()]).await;
+    world.lose_latest("lost").await;
     world.redis.command(&["XTRIM", &world.redis.keyspace().catalog_changes(), "MAXLEN", "1"]).await;
     let last: redis::streams::StreamRangeReply = redis::from_redis_value(
         world.redis.command(&["XRANGE", &world.redis.keyspace().catalog_changes(), "-", "+"]).await,

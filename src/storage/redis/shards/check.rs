@@ -8,10 +8,11 @@ use tracing::info;
 
 use super::{
     super::{
+        address::Address,
         keys::Keyspace,
         server::{self, Server, ServerError},
     },
-    Address, Slot, Topology, seeds,
+    Slot, Topology, seeds,
     slot::SLOTS,
 };
 

@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::slot::{Slot, SlotSet};
-pub(super) use self::topology::{Address, Topology};
+pub(super) use self::topology::Topology;
 use self::{slot::SLOTS, topology::Redirection};
 use super::{
+    address::Address,
     changes::Changes,
     client::{Client, Options, store_error},
     connection::{self, Connection, Request},

@@ -1,63 +1,21 @@
 //! Who serves which slots, as a node of the cluster tells it.
 
-use std::{fmt, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, ServerError, ServerErrorKind, Value};
+use redis::{Cmd, ServerError, ServerErrorKind, Value};
 
-use super::slot::Slot;
+use super::{super::address::Address, slot::Slot};
 
-/// Where a node is connected to, as the cluster announces it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::storage::redis) struct Address {
-    host: String,
-    port: u16,
+/// `HOST:PORT`; without a host, that of the node which said so.
+fn parse_address(text: &str, told_by: &Address) -> Option<Address> {
+    let (host, port) = text.rsplit_once(':')?;
+    announced(host, port.parse().ok()?, told_by)
 }
 
-impl Address {
-    /// `HOST:PORT`; without a host, that of the node which said so.
-    fn parse(text: &str, told_by: &Address) -> Option<Self> {
-        let (host, port) = text.rsplit_once(':')?;
-        Self::new(host, port.parse().ok()?, told_by)
-    }
-
-    fn new(host: &str, port: u16, told_by: &Address) -> Option<Self> {
-        let host = if host.is_empty() || host == "?" { &told_by.host } else { host };
-        (port != 0 && !host.is_empty()).then(|| Self { host: host.to_owned(), port })
-    }
-
-    /// Nobody's host where it is a Unix socket: then nodes must announce theirs.
-    pub(in crate::storage::redis) fn of(info: &ConnectionInfo) -> Self {
-        match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                Self { host: host.clone(), port: *port }
-            }
-            _ => Self { host: String::new(), port: 0 },
-        }
-    }
-
-    /// How the node is connected to, where another one of the cluster is as `info` says.
-    pub(in crate::storage::redis) fn placed_in(&self, info: &ConnectionInfo) -> ConnectionInfo {
-        let address = match info.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: self.host.clone(),
-                port: self.port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(self.host.clone(), self.port),
-        };
-        info.clone().set_addr(address)
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
+/// A node that is connected to over a Unix socket has no host to lend: then nodes must announce theirs.
+fn announced(host: &str, port: u16, told_by: &Address) -> Option<Address> {
+    let host = if host.is_empty() || host == "?" { &told_by.host } else { host };
+    (port != 0 && !host.is_empty()).then(|| Address { host: host.to_owned(), port })
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +85,7 @@ fn master_of(range: Value, told_by: &Address) -> Option<(Address, RangeInclusive
         host => redis::from_redis_value(host).ok()?,
     };
     let port: u16 = redis::from_redis_value(master.next()?).ok()?;
-    Some((Address::new(&host, port, told_by)?, first..=last))
+    Some((announced(&host, port, told_by)?, first..=last))
 }
 
 /// Where a node sends a command that it did not run.
@@ -149,7 +107,7 @@ impl Redirection {
             let (slot, address) = error.details()?.split_once(' ')?;
             // Valkey and others may add words.
             let address = address.split(' ').next()?;
-            Some((Slot::new(slot.parse().ok()?)?, Address::parse(address, told_by)?))
+            Some((Slot::new(slot.parse().ok()?)?, parse_address(address, told_by)?))
         };
         Some(match error.kind()? {
             ServerErrorKind::Moved => target().map(|(slot, address)| Self::Moved(slot, address))?,
