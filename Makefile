@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run run-archive test test-archive lint fuzz bench bench-quick parity torture torture-faults
+.PHONY: run run-archive test test-archive lint fuzz bench bench-quick parity rolling torture torture-faults
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
@@ -34,6 +34,10 @@ bench-quick: ## guards against regressions: ratios to Redis alone, in under five
 
 parity: ## answers compared with a real Apache Kafka's, field by field
 	@tests/parity/run
+
+rolling: ## three brokers restart in turn and one is killed, under the load of four real clients (OPTIONS="--rounds 10 --rate 500")
+	@cargo build --locked --quiet --bin weir
+	@tests/clients/rolling --weir "$${CARGO_TARGET_DIR:-target}/debug/weir" $(OPTIONS)
 
 torture: ## real clients under kills, cuts and pauses, and a checker of what they saw (OPTIONS="--minutes 60 --setting brokers")
 	@tests/torture/run $(OPTIONS)

@@ -70,7 +70,7 @@ def installed(name, key_files, install):
         return folder
 
 
-def python(program):
+def python(program, told="story"):
     def prepare(processes):
         requirements = HERE / "python" / f"{program}.requirements.txt"
 
@@ -79,7 +79,7 @@ def python(program):
             execute(processes, [folder / "venv/bin/pip", "install", "--quiet", "--require-virtualenv", "-r", requirements])
 
         folder = installed(f"python-{program}", [requirements], install)
-        return [str(folder / "venv/bin/python"), str(HERE / "python" / f"{program}_story.py")]
+        return [str(folder / "venv/bin/python"), str(HERE / "python" / f"{program}_{told}.py")]
 
     return prepare
 
@@ -150,6 +150,18 @@ def java(processes):
     return [binary, *JAVA_FLAGS, "-cp", f"{folder}/libs/*", str(HERE / "java" / "Story.java")]
 
 
+def java_rolling(processes):
+    """Compiled once: it runs where processors are scarce."""
+    binary, compiler = tool("java", "Java 17"), tool("javac", "a JDK, 17 or newer")
+    libraries, source = java_libraries(processes), HERE / "java" / "Rolling.java"
+
+    def install(folder):
+        execute(processes, [compiler, "-cp", f"{libraries}/libs/*", "-d", folder, source], failure=Broken)
+
+    folder = installed("java-rolling", [HERE / "java" / "pom.xml", source], install)
+    return [binary, *JAVA_FLAGS, "-cp", f"{folder}:{libraries}/libs/*", "Rolling"]
+
+
 def java_tools(processes):
     binary = tool("java", "Java 17")
     folder = java_libraries(processes)
@@ -157,13 +169,20 @@ def java_tools(processes):
     return [sys.executable, str(HERE / "java" / "tools_story.py"), *start]
 
 
-def rdkafka(processes):
+def rdkafka(program):
+    def prepare(processes):
+        return [str(rdkafka_programs(processes) / program)]
+
+    return prepare
+
+
+def rdkafka_programs(processes):
     cargo, manifest = tool("cargo", "Rust"), ["--locked", "--manifest-path", HERE / "rdkafka/Cargo.toml"]
     with locked("rdkafka"):
         target = CACHE / "rdkafka"
         execute(processes, [cargo, "fetch", *manifest])
         execute(processes, [cargo, "build", *manifest, "--target-dir", target], failure=Broken)
-    return [str(target / "debug/rdkafka-story")]
+    return target / "debug"
 
 
 def kcat(_processes):
@@ -187,9 +206,17 @@ CLIENTS = [
     Client("franz-go", go("franz-go"), transactional=True),
     Client("kafka-go", go("kafka-go")),
     Client("sarama", go("sarama")),
-    Client("rdkafka", rdkafka, transactional=True),
+    Client("rdkafka", rdkafka("rdkafka-story"), transactional=True),
     Client("kafkajs", node("kafkajs")),
     Client("kafka-python", python("kafka_python")),
     Client("aiokafka", python("aiokafka")),
     Client("confluent-kafka", python("confluent_kafka"), transactional=True),
+]
+
+# Those that meet restarting brokers (rolling).
+ROLLING = [
+    Client("java", java_rolling),
+    Client("librdkafka", rdkafka("rolling")),
+    Client("franz-go", go("rolling")),
+    Client("kafka-python", python("kafka_python", told="rolling")),
 ]
