@@ -70,7 +70,7 @@ impl Weir {
 
     /// The largest resident size of the broker alone, without its Redis, in MiB.
     pub fn peak_mib(&self) -> u64 {
-        peak_mib(self.pid())
+        process::peak_mib(self.pid())
     }
 
     pub fn data_dir(&self) -> std::path::PathBuf {
@@ -80,13 +80,6 @@ impl Weir {
     pub fn connect(&self) -> Connection {
         Connection::to(self.address)
     }
-}
-
-fn peak_mib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running broker");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
-    kib / 1024
 }
 
 impl Drop for Weir {

@@ -20,13 +20,18 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// What Cargo built for a test of this package; tests/torture, a package of its own, is told of a program.
+pub fn weir_program() -> &'static str {
+    option_env!("CARGO_BIN_EXE_weir").expect("a test of this package")
+}
+
 /// Runs weir to its end.
 pub fn weir(arguments: &[&str]) -> Ended {
     weir_with(arguments, &[])
 }
 
 pub fn weir_with(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+    let mut child = Command::new(weir_program())
         .args(arguments)
         .env_remove("RUST_LOG")
         .env("RUST_BACKTRACE", "0")
@@ -97,4 +102,12 @@ pub fn redis_server_in(folder: &Path) -> Option<u32> {
 pub fn signal(pid: u32, signal: &str) {
     let status = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().expect("kill");
     assert!(status.success(), "no process {pid}");
+}
+
+/// The largest resident size of a process, in MiB.
+pub fn peak_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running broker");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("VmHWM");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
+    kib / 1024
 }

@@ -3,7 +3,6 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use redis::Value;
-use weir::storage::redis::shards::Slot;
 
 use super::{
     process::eventually,
@@ -21,10 +20,10 @@ pub struct Node {
 }
 
 impl Node {
-    fn start() -> Self {
+    fn run(program: &str, more: &[&str]) -> Self {
         let bus = free_port();
         let bus_text = bus.to_string();
-        let arguments = [
+        let mut arguments = vec![
             "--cluster-enabled",
             "yes",
             "--cluster-port",
@@ -42,7 +41,8 @@ impl Node {
             "--appendfsync",
             "no",
         ];
-        let redis = Redis::run(OLD, &arguments);
+        arguments.extend(more);
+        let redis = Redis::run(program, &arguments);
         let id = redis::cmd("CLUSTER").arg("MYID").query(&mut redis.connection()).expect("an id");
         Self { redis, bus, id }
     }
@@ -68,13 +68,15 @@ impl Node {
 impl Cluster {
     /// Three masters; where `replicas` is set, a replica for each, which come after them.
     pub fn start(replicas: bool) -> Self {
+        Self::run(OLD, &[], replicas)
+    }
+
+    /// The same with arguments more for each node.
+    pub fn run(program: &str, more: &[&str], replicas: bool) -> Self {
         const MASTERS: usize = 3;
         let count = if replicas { 2 * MASTERS } else { MASTERS };
-        let nodes: Vec<Node> = std::thread::scope(|scope| {
-            let starting: Vec<_> = (0..count).map(|_| scope.spawn(Node::start)).collect();
-            starting.into_iter().map(|node| node.join().expect("a node")).collect()
-        });
-        let this = Self { nodes };
+        // On one thread: a program may be bound to the one that started it.
+        let this = Self { nodes: (0..count).map(|_| Node::run(program, more)).collect() };
         for (index, node) in this.nodes.iter().enumerate() {
             node.cluster(&["SET-CONFIG-EPOCH", &(index + 1).to_string()]);
         }
@@ -123,7 +125,7 @@ impl Cluster {
 
     /// Another master, without slots; its place in `nodes`.
     pub fn add(&mut self) -> usize {
-        let node = Node::start();
+        let node = Node::run(OLD, &[]);
         self.meet(&node);
         self.nodes.push(node);
         self.until_all_know_each_other();
@@ -156,21 +158,27 @@ impl Cluster {
     }
 
     /// Moves a slot as `redis-cli --cluster reshard` does, one key at a time.
-    pub fn move_slot(&self, slot: Slot, from: usize, to: usize) {
+    pub fn move_slot(&self, slot: impl ToString, from: usize, to: usize) {
+        self.try_move_slot(slot, from, to).expect("migrated");
+    }
+
+    /// Where it fails, the slot is between two nodes until this is done again.
+    pub fn try_move_slot(&self, slot: impl ToString, from: usize, to: usize) -> redis::RedisResult<()> {
         let slot = slot.to_string();
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
-        to.cluster(&["SETSLOT", &slot, "IMPORTING", &from.id]);
-        from.cluster(&["SETSLOT", &slot, "MIGRATING", &to.id]);
+        to.try_cluster(&["SETSLOT", &slot, "IMPORTING", &from.id])?;
+        from.try_cluster(&["SETSLOT", &slot, "MIGRATING", &to.id])?;
         loop {
-            let keys: Vec<String> =
-                redis::from_redis_value(from.cluster(&["GETKEYSINSLOT", &slot, "1"])).expect("keys");
+            let keys: Vec<String> = redis::from_redis_value(from.try_cluster(&["GETKEYSINSLOT", &slot, "1"])?)?;
             let Some(key) = keys.first() else { break };
             let mut migrate = redis::cmd("MIGRATE");
-            migrate.arg("127.0.0.1").arg(to.redis.port).arg(key).arg(0).arg(5_000);
-            migrate.exec(&mut from.redis.connection()).expect("migrated");
+            // A node that serves a key while it is moved has the only copy that counts.
+            migrate.arg("127.0.0.1").arg(to.redis.port).arg(key).arg(0).arg(20_000).arg("REPLACE");
+            migrate.exec(&mut from.redis.connection())?;
         }
         for node in [to, from] {
-            node.cluster(&["SETSLOT", &slot, "NODE", &to.id]);
+            node.try_cluster(&["SETSLOT", &slot, "NODE", &to.id])?;
         }
+        Ok(())
     }
 }

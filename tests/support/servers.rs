@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::process::{Ended, eventually, signal, wait};
+use super::process::{Ended, eventually, peak_mib, signal, wait, weir_program};
 
 /// The distribution's server, and a newer one.
 pub const OLD: &str = "redis-server";
@@ -97,14 +97,19 @@ impl Redis {
     }
 
     pub fn start_again(&mut self) {
-        let child = redis_server(&self.program, self.folder.path(), self.port, &self.arguments);
-        self.child = child.expect("the port is still free");
+        self.start_again_with(&[]);
     }
 
     pub fn start_again_with(&mut self, more: &[&str]) {
         let arguments = [&self.arguments[..], &more.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()].concat();
-        let child = redis_server(&self.program, self.folder.path(), self.port, &arguments);
-        self.child = child.expect("the port is still free");
+        let mut started = None;
+        // Somebody's connection may have the port for a moment.
+        let runs = eventually(|| {
+            started = redis_server(&self.program, self.folder.path(), self.port, &arguments);
+            started.is_some()
+        });
+        assert!(runs, "redis-server does not start on the port {} that it had", self.port);
+        self.child = started.expect("it runs");
     }
 
     /// `kill -9`, and a new life.
@@ -149,7 +154,7 @@ impl Broker {
     pub fn start(arguments: &[&str]) -> Result<Self, Ended> {
         let log = tempfile::tempdir().expect("a temporary folder");
         let log_file = std::fs::File::create(log.path().join("log")).expect("a file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        let mut child = Command::new(weir_program())
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -176,7 +181,7 @@ impl Broker {
 impl Broker {
     /// The largest resident size, in MiB.
     pub fn peak_mib(&self) -> u64 {
-        super::peak_mib(self.child.id())
+        peak_mib(self.child.id())
     }
 }
 
@@ -205,20 +210,26 @@ pub struct Watched {
 
 impl Watched {
     pub fn start(replicas: usize) -> Self {
-        let master = Redis::start(&[]);
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut servers = vec![master];
+        let mut servers = vec![Redis::start(&[])];
         for _ in 0..replicas {
             let replica = servers[0].replica();
             servers.push(replica);
         }
+        let master = servers[0].port;
+        Self::over(OLD, servers, master)
+    }
+
+    /// Sentinels over servers that run; `master` is the port by which they are to reach the first.
+    pub fn over(program: &str, servers: Vec<Redis>, master: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
         // After the replicas: a Sentinel asks for them when it starts, and then every ten seconds.
-        let sentinels = (0..3).map(|number| sentinel(folder.path(), number, servers[0].port)).collect();
+        let sentinels = (0..3).map(|number| sentinel(program, folder.path(), number, master)).collect();
+        let replicas = (servers.len() - 1).to_string();
         let this = Self { servers, sentinels, _folder: folder };
         let knows_all = |port: &u16| {
             let facts = this.ask(*port, "MASTER");
             let fact = |name: &str| facts.get(name).cloned().unwrap_or_default();
-            fact("num-slaves") == replicas.to_string() && fact("num-other-sentinels") == "2"
+            fact("num-slaves") == replicas && fact("num-other-sentinels") == "2"
         };
         let all_know_all = || this.sentinels.iter().all(|(_, port)| knows_all(port));
         assert!(eventually(all_know_all), "the Sentinels do not find each other");
@@ -228,6 +239,18 @@ impl Watched {
     pub fn url(&self) -> String {
         let all: Vec<String> = self.sentinels.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
         format!("redis-sentinel://{}/main", all.join(","))
+    }
+
+    /// What each Sentinel says of the master; nothing where it does not answer.
+    pub fn masters(&self) -> Vec<std::collections::HashMap<String, String>> {
+        self.sentinels.iter().map(|(_, port)| self.ask(*port, "MASTER")).collect()
+    }
+
+    /// A failover that is asked for. False where one is under way, or no replica is fit.
+    pub fn fail_over(&self) -> bool {
+        let address = format!("redis://127.0.0.1:{}", self.sentinels[0].1);
+        let asked = redis::Client::open(address).and_then(|client| client.get_connection());
+        asked.is_ok_and(|mut sentinel| redis::cmd("SENTINEL").arg("FAILOVER").arg("main").exec(&mut sentinel).is_ok())
     }
 
     fn ask(&self, port: u16, word: &str) -> std::collections::HashMap<String, String> {
@@ -266,7 +289,7 @@ impl Drop for Watched {
     }
 }
 
-fn sentinel(folder: &Path, number: u32, master: u16) -> (Child, u16) {
+fn sentinel(program: &str, folder: &Path, number: u32, master: u16) -> (Child, u16) {
     (0..5)
         .find_map(|_| {
             let port = free_port();
@@ -276,7 +299,7 @@ fn sentinel(folder: &Path, number: u32, master: u16) -> (Child, u16) {
                  sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
             );
             std::fs::write(&file, settings).expect("a file");
-            let mut child = Command::new("redis-server")
+            let mut child = Command::new(program)
                 .arg(&file)
                 .arg("--sentinel")
                 .current_dir(folder)

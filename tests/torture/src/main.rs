@@ -3,11 +3,11 @@
 mod checker;
 mod history;
 mod nemesis;
-#[path = "../../support/proxy.rs"]
-mod proxy;
 mod random;
 mod report;
+mod servers;
 mod settings;
+mod support;
 mod workers;
 mod world;
 
@@ -64,8 +64,9 @@ struct RunOptions {
     minutes: f64,
     #[arg(long, value_enum, default_value = "single")]
     setting: Setting,
-    #[arg(long, default_value = "written")]
-    durability: Durability,
+    /// Not given: the least under which nothing may be lost in the setting.
+    #[arg(long)]
+    durability: Option<Durability>,
     /// Records a second of each of the four producers.
     #[arg(long, default_value_t = 100)]
     rate: u64,
@@ -134,8 +135,9 @@ fn play(options: &RunOptions, settings: Settings, strikes: &[nemesis::Strike]) -
         world.run_client(kind)?;
     }
     let began = Instant::now();
-    nemesis::strike(&mut world, strikes, &recorder)?;
-    thread::sleep(Duration::from_secs_f64(options.minutes * 60.0).saturating_sub(began.elapsed()));
+    let end = began + Duration::from_secs_f64(options.minutes * 60.0);
+    nemesis::strike(&mut world, strikes, end, &recorder)?;
+    thread::sleep(end.saturating_duration_since(Instant::now()));
     world.heal()?;
     let problem = |error: String| recorder.record(Kind::Info, Operation::Problem { error });
     let _ = world.finish_clients(|kind| kind.role == "producer").map_err(problem);
@@ -155,13 +157,9 @@ fn judge(folder: &Path, durability: Durability) -> io::Result<(Vec<Event>, Vec<F
 fn run(options: RunOptions) -> Result<bool, String> {
     let seed = options.seed.unwrap_or_else(history::wall_micros);
     let length = Duration::from_secs_f64(options.minutes * 60.0);
-    let strikes = nemesis::schedule(seed, options.setting, options.durability, length);
-    println!(
-        "torture: seed {seed}, {}, {}, {:.1} minutes",
-        options.setting,
-        options.durability.level(),
-        options.minutes
-    );
+    let durability = options.durability.unwrap_or(options.setting.durability());
+    let strikes = nemesis::schedule(seed, options.setting, durability, length);
+    println!("torture: seed {seed}, {}, {}, {:.1} minutes", options.setting, durability.level(), options.minutes);
     if options.plan {
         strikes.iter().for_each(|strike| println!("after {:?}: {strike}", strike.after));
         return Ok(true);
@@ -169,8 +167,8 @@ fn run(options: RunOptions) -> Result<bool, String> {
     let folder = std::env::temp_dir().join(format!("weir-torture-{seed}-{}", std::process::id()));
     fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let settings = Settings {
-        durability: options.durability,
-        brokers: options.setting.brokers(),
+        durability,
+        setting: options.setting,
         rate: options.rate,
         // What is expected to go wrong is not waited for long.
         patience: Duration::from_secs(if options.fault.is_some() { 10 } else { 90 }),
@@ -181,7 +179,7 @@ fn run(options: RunOptions) -> Result<bool, String> {
         fault: options.fault.clone(),
     };
     play(&options, settings, &strikes).map_err(|error| format!("{error} (logs in {})", folder.display()))?;
-    let (events, findings) = judge(&folder, options.durability).map_err(|error| error.to_string())?;
+    let (events, findings) = judge(&folder, durability).map_err(|error| error.to_string())?;
     println!("{}", report::figures(&events));
     if !findings.is_empty() {
         let text = report::explain(&findings, &events);

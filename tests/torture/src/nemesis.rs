@@ -1,12 +1,16 @@
 //! What is done to brokers, Redis, links and clients: a schedule that the seed decides, carried out one strike after another.
 
-use std::{fmt, thread, time::Duration};
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     history::{Kind, Operation, Recorder},
-    proxy::Weather,
     random::Random,
+    servers::Servers,
     settings::{Durability, Setting},
+    support::proxy::Weather,
     world::World,
 };
 
@@ -19,7 +23,8 @@ pub struct Strike {
     pub length: Duration,
 }
 
-/// Nodes count from 1. Clients are numbered: the strike takes the one that the number falls on among those that run.
+/// Nodes count from 1. Clients, masters and replicas are numbered: the strike takes the one that the number falls on among those that
+/// there are. Links count from 1: to the only Redis each broker has one; else each server has one, by which all others reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     KillBroker(usize),
@@ -28,10 +33,17 @@ pub enum What {
     PauseBroker(usize),
     /// Two of three at once.
     KillBrokers(usize, usize),
-    KillRedis,
-    StopRedis,
-    PauseRedis,
-    FillMemory,
+    /// So many from now on; those that leave are killed, or leave in order.
+    ChangeBrokers(usize, bool),
+    KillMaster(usize),
+    StopMaster(usize),
+    PauseMaster(usize),
+    KillReplica(usize),
+    PauseReplica(usize),
+    FailOver(usize),
+    /// To another master, with what is in it.
+    MoveSlot(usize),
+    FillMemory(usize),
     DropLinks(usize),
     CloseLink(usize),
     SilenceLink(usize),
@@ -51,17 +63,25 @@ impl fmt::Display for Strike {
             What::KillBroker(node) => write!(formatter, "kill -9 of broker {node}")?,
             What::StopBroker(node) => write!(formatter, "SIGTERM to broker {node}")?,
             What::PauseBroker(node) => write!(formatter, "SIGSTOP of broker {node}")?,
-            What::KillBrokers(first, second) => write!(formatter, "kill -9 of brokers {first} and {second}")?,
-            What::KillRedis => write!(formatter, "kill -9 of Redis")?,
-            What::StopRedis => write!(formatter, "SIGTERM to Redis")?,
-            What::PauseRedis => write!(formatter, "SIGSTOP of Redis")?,
-            What::FillMemory => write!(formatter, "maxmemory of Redis below what it holds")?,
-            What::DropLinks(node) => write!(formatter, "cut of every connection between broker {node} and Redis")?,
-            What::CloseLink(node) => write!(formatter, "no connection between broker {node} and Redis")?,
-            What::SilenceLink(node) => write!(formatter, "nothing passes between broker {node} and Redis")?,
-            What::SlowLink(node, delay) => write!(formatter, "Redis' answers to broker {node} come {delay:?} later")?,
-            What::TearAnswers(node, bytes) => {
-                write!(formatter, "Redis' answers to broker {node} are cut after {bytes} bytes")?;
+            What::KillBrokers(first, second) => write!(formatter, "kill -9 of two brokers ({first} {second})")?,
+            What::ChangeBrokers(count, true) => write!(formatter, "kill -9, for good, of brokers but ({count})")?,
+            What::ChangeBrokers(count, false) => write!(formatter, "other number of brokers ({count})")?,
+            What::KillMaster(number) => write!(formatter, "kill -9 of a Redis master ({number})")?,
+            What::StopMaster(number) => write!(formatter, "SIGTERM to a Redis master ({number})")?,
+            What::PauseMaster(number) => write!(formatter, "SIGSTOP of a Redis master ({number})")?,
+            What::KillReplica(number) => write!(formatter, "kill -9 of a Redis replica ({number})")?,
+            What::PauseReplica(number) => write!(formatter, "SIGSTOP of a Redis replica ({number})")?,
+            What::FailOver(number) => write!(formatter, "planned failover ({number})")?,
+            What::MoveSlot(number) => write!(formatter, "move of a slot to another master ({number})")?,
+            What::FillMemory(number) => {
+                write!(formatter, "maxmemory of a Redis master below what it holds ({number})")?
+            }
+            What::DropLinks(link) => write!(formatter, "cut of every connection of Redis link {link}")?,
+            What::CloseLink(link) => write!(formatter, "no connection through Redis link {link}")?,
+            What::SilenceLink(link) => write!(formatter, "nothing passes Redis link {link}")?,
+            What::SlowLink(link, delay) => write!(formatter, "Redis' answers late by ({delay:?}) on link {link}")?,
+            What::TearAnswers(link, bytes) => {
+                write!(formatter, "Redis' answers cut after ({bytes} bytes) on link {link}")?
             }
             What::CutClients(node) => write!(formatter, "cut of every connection between clients and broker {node}")?,
             What::TearClients(node, bytes) => {
@@ -79,46 +99,94 @@ impl What {
     /// The kind of strike, as figures are grouped by: its text without the numbers.
     pub fn kind(text: &str) -> String {
         let text = text.rsplit_once(" for ").map_or(text, |(text, _)| text);
-        let is_number = |word: &&str| word.trim_start_matches('(').starts_with(|letter: char| letter.is_ascii_digit());
-        text.split(' ').filter(|word| !is_number(word)).collect::<Vec<_>>().join(" ")
+        let is_number = |word: &str| word.starts_with(|letter: char| letter.is_ascii_digit());
+        let mut kind = Vec::new();
+        let mut is_inside = false;
+        for word in text.split(' ') {
+            is_inside |= word.starts_with('(');
+            if !is_inside && !is_number(word) {
+                kind.push(word);
+            }
+            is_inside &= !word.ends_with(')');
+        }
+        kind.join(" ")
+    }
+
+    /// One that takes a server of Redis away from others: the one before must be over for all of them.
+    fn is_on_servers(&self) -> bool {
+        matches!(
+            self,
+            Self::KillMaster(_)
+                | Self::StopMaster(_)
+                | Self::PauseMaster(_)
+                | Self::KillReplica(_)
+                | Self::PauseReplica(_)
+                | Self::FailOver(_)
+                | Self::MoveSlot(_)
+                | Self::FillMemory(_)
+                | Self::DropLinks(_)
+                | Self::CloseLink(_)
+                | Self::SilenceLink(_)
+                | Self::SlowLink(..)
+                | Self::TearAnswers(..)
+        )
     }
 }
 
 /// The strikes of a run of `length`. The same seed gives the same ones.
 pub fn schedule(seed: u64, setting: Setting, durability: Durability, length: Duration) -> Vec<Strike> {
     let mut random = Random::new(seed);
-    let brokers = setting.brokers();
+    let mut brokers = setting.brokers();
     let mut strikes = Vec::new();
     let mut total = Duration::ZERO;
+    let few = |number: u64| usize::try_from(number).expect("few");
     loop {
         let after = Duration::from_millis(random.between(1_000, 4_000));
-        let node = usize::try_from(random.between(1, brokers as u64 + 1)).expect("few");
-        let number = usize::try_from(random.between(0, 100)).expect("few");
+        let node = few(random.between(1, brokers as u64 + 1));
+        let link = few(random.between(1, setting.links() as u64 + 1));
+        let number = few(random.between(0, 100));
         let short = Duration::from_millis(random.between(50, 1_500));
         let long = Duration::from_millis(random.between(500, 5_000));
+        // Some end before anybody else takes over, some after.
+        let outage = match setting {
+            Setting::Single | Setting::Brokers => short,
+            Setting::Sentinel => Duration::from_millis(random.between(50, 4_000)),
+            Setting::Cluster => Duration::from_millis(random.between(50, 9_000)),
+        };
+        let pause = outage.max(long);
         let (what, length_of) = match random.between(0, 100) {
-            0..16 => (What::KillBroker(node), short),
-            16..22 => (What::StopBroker(node), short),
-            22..32 => (What::PauseBroker(node), long),
-            32..36 if brokers > 2 => (What::KillBrokers(node, node % brokers + 1), long),
-            32..42 => (What::KillRedis, short),
-            42..46 => (What::StopRedis, short),
-            46..54 => (What::PauseRedis, long),
-            54..58 => (What::FillMemory, long),
-            58..64 => (What::DropLinks(node), Duration::ZERO),
-            64..69 => (What::CloseLink(node), long),
-            69..74 => (What::SilenceLink(node), long),
-            74..79 => (What::SlowLink(node, Duration::from_millis(random.between(5, 300))), long),
+            0..12 => (What::KillBroker(node), short),
+            12..17 => (What::StopBroker(node), short),
+            17..26 => (What::PauseBroker(node), long),
+            26..29 if brokers > 2 => (What::KillBrokers(node, node % brokers + 1), long),
+            29..34 if setting.brokers() > 1 => {
+                let others: Vec<usize> = (1..=Setting::MOST_BROKERS).filter(|count| *count != brokers).collect();
+                brokers = others[number % others.len()];
+                (What::ChangeBrokers(brokers, short > Duration::from_millis(800)), Duration::ZERO)
+            }
+            34..38 if setting.has_replicas() => (What::KillReplica(number), outage),
+            38..40 if setting.has_replicas() => (What::PauseReplica(number), pause),
+            40..44 if setting.has_replicas() => (What::FailOver(number), Duration::ZERO),
+            44..50 if setting == Setting::Cluster => (What::MoveSlot(number), Duration::ZERO),
+            34..50 if durability.may_lose() => (What::KillMaster(number), outage),
+            34..44 => (What::KillMaster(number), outage),
+            44..50 => (What::StopMaster(number), outage),
+            50..54 if setting.has_replicas() => (What::KillMaster(number), outage),
+            50..58 => (What::PauseMaster(number), pause),
+            58..61 => (What::FillMemory(number), long),
+            61..66 => (What::DropLinks(link), Duration::ZERO),
+            66..70 => (What::CloseLink(link), long),
+            70..74 => (What::SilenceLink(link), long),
+            74..79 => (What::SlowLink(link, Duration::from_millis(random.between(5, 300))), long),
             79..81 => (What::CutClients(node), Duration::ZERO),
-            81..83 => (What::TearClients(node, usize::try_from(random.between(1, 5_000)).expect("small")), short),
-            83..86 => (What::TearAnswers(node, usize::try_from(random.between(1, 2_000)).expect("small")), long),
+            81..83 => (What::TearClients(node, few(random.between(1, 5_000))), short),
+            83..86 => (What::TearAnswers(link, few(random.between(1, 2_000))), long),
             86..91 => (What::KillMember(number), short),
             // Longer than the session timeout: the group goes on without it.
             91..95 => (What::PauseMember(number), Duration::from_secs(8)),
-            _ => (What::KillProducer(number), short),
+            95..98 => (What::KillProducer(number), short),
+            _ => (What::KillMaster(number), outage),
         };
-        // What dies with Redis under `memory` is bounded by its last save, which it has to get done.
-        let what = if durability.may_lose() && what == What::StopRedis { What::KillRedis } else { what };
         total += after + length_of;
         if total > length {
             return strikes;
@@ -127,10 +195,20 @@ pub fn schedule(seed: u64, setting: Setting, durability: Durability, length: Dur
     }
 }
 
-/// Carries the strikes out, in order.
-pub fn strike(world: &mut World, strikes: &[Strike], recorder: &Recorder) -> Result<(), String> {
+/// Carries the strikes out, in order, those that begin before `end`.
+pub fn strike(world: &mut World, strikes: &[Strike], end: Instant, recorder: &Recorder) -> Result<(), String> {
     for strike in strikes {
+        if Instant::now() + strike.after > end {
+            break;
+        }
         thread::sleep(strike.after);
+        for node in world.start_ended()? {
+            let action = format!("broker {node} had ended and is started again");
+            recorder.record(Kind::Info, Operation::Strike { action });
+        }
+        if strike.what.is_on_servers() {
+            world.servers.until_well()?;
+        }
         let action = strike.to_string();
         recorder.record(Kind::Invoke, Operation::Strike { action: action.clone() });
         carry_out(world, strike)?;
@@ -141,6 +219,7 @@ pub fn strike(world: &mut World, strikes: &[Strike], recorder: &Recorder) -> Res
 
 fn carry_out(world: &mut World, strike: &Strike) -> Result<(), String> {
     let hold = || thread::sleep(strike.length);
+    let servers = &mut world.servers;
     match strike.what {
         What::KillBroker(node) => {
             world.broker(node).process.kill();
@@ -165,38 +244,46 @@ fn carry_out(world: &mut World, strike: &Strike) -> Result<(), String> {
             hold();
             world.broker(node).process.wake();
         }
-        What::KillRedis => {
-            world.redis.process.kill();
+        What::ChangeBrokers(count, are_killed) => world.change_brokers(count, are_killed)?,
+        What::KillMaster(number) => {
+            let place = servers.master(number);
+            servers.kill(place);
             hold();
-            world.redis.run()?;
+            servers.start_again(place);
         }
-        What::StopRedis => {
-            world.redis.process.stop()?;
+        What::KillReplica(number) => {
+            let place = servers.replica(number);
+            servers.kill(place);
             hold();
-            world.redis.run()?;
+            servers.start_again(place);
         }
-        What::PauseRedis => {
-            world.redis.process.pause();
+        What::StopMaster(number) => {
+            let place = servers.master(number);
+            servers.stop(place)?;
             hold();
-            world.redis.process.wake();
+            servers.start_again(place);
         }
-        What::FillMemory => {
-            let _ = world.redis.command("CONFIG SET maxmemory 1mb");
+        What::PauseMaster(number) => pause(servers, servers.master(number), hold),
+        What::PauseReplica(number) => pause(servers, servers.replica(number), hold),
+        What::FailOver(number) => servers.fail_over(number),
+        What::MoveSlot(number) => servers.move_slot(number)?,
+        What::FillMemory(number) => {
+            let place = servers.master(number);
+            servers.limit_memory(place, "1mb");
             hold();
-            // Where it is paused or loading, it forgets the limit by itself or is told again when all is healed.
-            let _ = world.redis.command("CONFIG SET maxmemory 0");
+            servers.limit_memory(place, "0");
         }
-        What::DropLinks(node) => world.broker(node).link.drop_all(),
-        What::CloseLink(node) => {
-            let link = &world.broker(node).link;
+        What::DropLinks(link) => servers.links[link - 1].drop_all(),
+        What::CloseLink(link) => {
+            let link = &servers.links[link - 1];
             link.set(Weather::Closed);
             link.drop_all();
             hold();
             link.set(Weather::Clear);
         }
-        What::SilenceLink(node) => with_weather(world, node, Weather::Silent, hold),
-        What::SlowLink(node, delay) => with_weather(world, node, Weather::Slow(delay), hold),
-        What::TearAnswers(node, bytes) => with_weather(world, node, Weather::CutAnswersAfter(bytes), hold),
+        What::SilenceLink(link) => with_weather(servers, link, Weather::Silent, hold),
+        What::SlowLink(link, delay) => with_weather(servers, link, Weather::Slow(delay), hold),
+        What::TearAnswers(link, bytes) => with_weather(servers, link, Weather::CutAnswersAfter(bytes), hold),
         What::CutClients(node) => world.broker(node).front.drop_all(),
         What::TearClients(node, bytes) => {
             let front = &world.broker(node).front;
@@ -217,8 +304,14 @@ fn carry_out(world: &mut World, strike: &Strike) -> Result<(), String> {
     Ok(())
 }
 
-fn with_weather(world: &mut World, node: usize, weather: Weather, hold: impl Fn()) {
-    let link = &world.broker(node).link;
+fn pause(servers: &Servers, place: usize, hold: impl Fn()) {
+    servers.pause(place);
+    hold();
+    servers.wake(place);
+}
+
+fn with_weather(servers: &Servers, link: usize, weather: Weather, hold: impl Fn()) {
+    let link = &servers.links[link - 1];
     link.set(weather);
     hold();
     link.set(Weather::Clear);
@@ -256,6 +349,7 @@ mod tests {
     fn figures_are_grouped_by_what_was_done() {
         assert_eq!(What::kind("kill -9 of broker 2 for 1.4s"), "kill -9 of broker");
         assert_eq!(What::kind("SIGSTOP of a group member (17) for 8s"), "SIGSTOP of a group member");
+        assert_eq!(What::kind("kill -9 of two brokers (1 2) for 3s"), "kill -9 of two brokers");
     }
 
     #[test]

@@ -6,15 +6,45 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 pub enum Setting {
     /// One broker, one Redis.
     Single,
-    /// Three brokers, one Redis.
+    /// One to three brokers, one Redis.
     Brokers,
+    /// One to three brokers; a master and two replicas, watched by three Sentinels.
+    Sentinel,
+    /// One to three brokers; a Redis Cluster of three masters with a replica each.
+    Cluster,
 }
 
 impl Setting {
+    pub const MOST_BROKERS: usize = 3;
+
+    /// With how many a run begins.
     pub fn brokers(self) -> usize {
         match self {
             Self::Single => 1,
-            Self::Brokers => 3,
+            Self::Sentinel | Self::Cluster => 2,
+            Self::Brokers => Self::MOST_BROKERS,
+        }
+    }
+
+    /// Links to Redis: of brokers, or of servers.
+    pub fn links(self) -> usize {
+        match self {
+            Self::Single => 1,
+            Self::Brokers | Self::Sentinel => 3,
+            Self::Cluster => 6,
+        }
+    }
+
+    pub fn has_replicas(self) -> bool {
+        matches!(self, Self::Sentinel | Self::Cluster)
+    }
+
+    /// The least under which nothing acknowledged may be lost: every replica that could be promoted.
+    pub fn durability(self) -> Durability {
+        match self {
+            Self::Single | Self::Brokers => Durability::Written,
+            Self::Sentinel => Durability::Replicas(2),
+            Self::Cluster => Durability::Replicas(1),
         }
     }
 }
@@ -23,7 +53,9 @@ impl fmt::Display for Setting {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Single => "one broker, one Redis",
-            Self::Brokers => "three brokers, one Redis",
+            Self::Brokers => "one to three brokers, one Redis",
+            Self::Sentinel => "one to three brokers, Sentinel",
+            Self::Cluster => "one to three brokers, Redis Cluster",
         })
     }
 }
@@ -69,7 +101,7 @@ impl FromStr for Durability {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub durability: Durability,
-    pub brokers: usize,
+    pub setting: Setting,
     /// Records a second of each producer.
     pub rate: u64,
     /// How long clients may take to get on once all is healed.

@@ -1,28 +1,27 @@
 //! Redis, brokers and clients as processes. They end with this one.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    fs::{File, OpenOptions},
+    net::TcpStream,
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
-    proxy::{Proxy, Weather},
-    settings::{Durability, Settings},
+    servers::Servers,
+    settings::{Durability, Setting, Settings},
+    support::{
+        proxy::{Proxy, Weather},
+        servers::free_port,
+    },
 };
 
 pub const TOPICS: [&str; 2] = ["torture-record", "torture-batch"];
 pub const PARTITIONS: i32 = 3;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
 
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
@@ -97,66 +96,9 @@ impl Drop for Process {
     }
 }
 
-pub struct Redis {
-    pub port: u16,
-    pub process: Process,
-    program: PathBuf,
-    arguments: Vec<String>,
-    folder: PathBuf,
-    name: String,
-}
-
-impl Redis {
-    pub fn start(settings: &Settings, name: &str, more: &[&str]) -> Result<Self, String> {
-        let folder = settings.folder.join(name);
-        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-        let mut arguments: Vec<String> =
-            settings.durability.redis_arguments().iter().map(|word| (*word).to_owned()).collect();
-        arguments.extend(more.iter().map(|word| (*word).to_owned()));
-        let port = free_port();
-        let program = settings.redis_program.clone();
-        let process = Process { child: None };
-        let mut redis = Self { port, process, program, arguments, folder, name: name.to_owned() };
-        redis.run()?;
-        redis.until_up()?;
-        Ok(redis)
-    }
-
-    pub fn run(&mut self) -> Result<(), String> {
-        let logs = self.folder.parent().expect("a folder in the run's folder");
-        let child = bound_to_this(&self.program)
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"])
-            .args(&self.arguments)
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(log_file(logs, &self.name))
-            .stderr(log_file(logs, &self.name))
-            .spawn();
-        self.process = Process::of(child.map_err(|error| format!("{}: {error}", self.program.display()))?);
-        Ok(())
-    }
-
-    pub fn until_up(&mut self) -> Result<(), String> {
-        until("redis-server answers", || self.command("PING").is_ok_and(|answer| answer == "+PONG"))
-    }
-
-    /// One command of plain words; the first line of the answer.
-    pub fn command(&self, words: &str) -> io::Result<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "{words}\r\n")?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
-    }
-}
-
 pub struct Broker {
     pub node: usize,
     pub process: Process,
-    /// The broker's way to Redis.
-    pub link: Proxy,
     /// The clients' way to the broker.
     pub front: Proxy,
     port: u16,
@@ -179,8 +121,10 @@ pub struct Client {
 
 pub struct World {
     pub settings: Settings,
-    pub redis: Redis,
+    pub servers: Servers,
     pub brokers: Vec<Broker>,
+    /// How many of the brokers are meant to run: the first ones.
+    count: usize,
     pub clients: Vec<Client>,
     /// When the run began: microseconds since 1970.
     start: u64,
@@ -189,12 +133,15 @@ pub struct World {
 
 impl World {
     pub fn start(settings: Settings, start: u64) -> Result<Self, String> {
-        let redis = Redis::start(&settings, "redis", &[])?;
-        let mut world = Self { settings, redis, brokers: Vec::new(), clients: Vec::new(), start, started_clients: 0 };
-        for node in 1..=world.settings.brokers {
-            let (link, port) = (Proxy::to(world.redis.port), free_port());
-            let front = Proxy::to(port);
-            world.brokers.push(Broker { node, process: Process { child: None }, link, front, port });
+        let servers = Servers::start(&settings)?;
+        let count = settings.setting.brokers();
+        let mut world =
+            Self { settings, servers, brokers: Vec::new(), count, clients: Vec::new(), start, started_clients: 0 };
+        for node in 1..=Setting::MOST_BROKERS {
+            let port = free_port();
+            world.brokers.push(Broker { node, process: Process { child: None }, front: Proxy::to(port), port });
+        }
+        for node in 1..=count {
             world.run_broker(node)?;
         }
         world.until_brokers_listen()?;
@@ -212,10 +159,14 @@ impl World {
         command
             .args(["--listen", &format!("127.0.0.1:{}", broker.port), "--node-id", &node.to_string()])
             .args(["--advertise", &broker.front.address.to_string()])
-            .args(["--redis-url", &broker.link.url()]);
+            .args(["--redis-url", &self.servers.url(node)]);
         let durability = format!("weir.durability={}", self.settings.durability.level());
         for pair in ["group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=1000", &durability] {
             command.args(["--override", pair]);
+        }
+        if matches!(self.settings.durability, Durability::Replicas(_)) {
+            // Masters begin again too, with what they had written.
+            command.args(["--override", "weir.durability.floor=written"]);
         }
         if let Some(fault) = &self.settings.fault {
             command.env("PLANTED_FAULT", fault);
@@ -227,7 +178,7 @@ impl World {
     }
 
     fn until_brokers_listen(&mut self) -> Result<(), String> {
-        for place in 0..self.brokers.len() {
+        for place in 0..self.count {
             let folder = self.settings.folder.display().to_string();
             let broker = &mut self.brokers[place];
             let (node, port) = (broker.node, broker.port);
@@ -240,6 +191,32 @@ impl World {
 
     pub fn bootstrap(&self) -> String {
         self.brokers.iter().map(|broker| broker.front.address.to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// From now on so many brokers; those that are too many leave in order, or are killed.
+    pub fn change_brokers(&mut self, count: usize, are_killed: bool) -> Result<(), String> {
+        for node in count + 1..=self.count {
+            let process = &mut self.broker(node).process;
+            if are_killed {
+                process.kill();
+            } else {
+                process.stop()?;
+            }
+        }
+        for node in self.count + 1..=count {
+            self.run_broker(node)?;
+        }
+        self.count = count;
+        Ok(())
+    }
+
+    /// As whoever looks after brokers does: one that ended by itself is started again. Which ones.
+    pub fn start_ended(&mut self) -> Result<Vec<usize>, String> {
+        let ended: Vec<usize> = (1..=self.count).filter(|node| !self.brokers[node - 1].process.runs()).collect();
+        for node in &ended {
+            self.run_broker(*node)?;
+        }
+        Ok(ended)
     }
 
     /// Starts a client with a name that no other had.
@@ -274,15 +251,9 @@ impl World {
 
     /// Everything that was struck works again.
     pub fn heal(&mut self) -> Result<(), String> {
-        self.redis.process.wake();
-        if !self.redis.process.runs() {
-            self.redis.run()?;
-        }
-        self.redis.until_up()?;
-        let _ = self.redis.command("CONFIG SET maxmemory 0");
-        for node in 1..=self.brokers.len() {
+        self.servers.heal()?;
+        for node in 1..=self.count {
             let broker = self.broker(node);
-            broker.link.set(Weather::Clear);
             broker.front.set(Weather::Clear);
             broker.process.wake();
             if !broker.process.runs() {
@@ -320,16 +291,5 @@ impl World {
             }
         }
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
-    }
-}
-
-impl Durability {
-    fn redis_arguments(&self) -> &'static [&'static str] {
-        match self {
-            // Comes back with what it had when it was saved last.
-            Self::Memory => &["--save", "1 1", "--appendonly", "no"],
-            Self::Written | Self::Replicas(_) => &["--save", "", "--appendonly", "yes", "--appendfsync", "no"],
-            Self::Fsync => &["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
-        }
     }
 }
