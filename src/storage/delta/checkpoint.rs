@@ -7,7 +7,7 @@ use arrow_json::{LineDelimitedWriter, ReaderBuilder};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
     errors::ParquetError,
     file::properties::WriterProperties,
@@ -88,6 +88,17 @@ fn columns() -> SchemaRef {
     ]))
 }
 
+/// What of a checkpoint is read, by its paths in Parquet.
+fn leaves() -> Vec<String> {
+    let mut leaves = Vec::new();
+    for group in columns().fields() {
+        if let DataType::Struct(fields) = group.data_type() {
+            leaves.extend(fields.iter().map(|field| format!("{}.{}", group.name(), field.name())));
+        }
+    }
+    leaves
+}
+
 pub(super) fn encode(actions: &[Action]) -> Result<Bytes, CheckpointError> {
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?)).build();
     let mut writer = ArrowWriter::try_new(Vec::new(), columns(), Some(properties))?;
@@ -102,7 +113,10 @@ pub(super) fn encode(actions: &[Action]) -> Result<Bytes, CheckpointError> {
 }
 
 pub(super) fn decode(bytes: Bytes) -> Result<Vec<Action>, CheckpointError> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(BATCH_ROWS).build()?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    // Others add columns, statistics in columns for one, of types that JSON may not have.
+    let wanted = ProjectionMask::columns(reader.parquet_schema(), leaves().iter().map(String::as_str));
+    let reader = reader.with_projection(wanted).with_batch_size(BATCH_ROWS).build()?;
     let mut actions = Vec::new();
     for rows in reader {
         actions.extend(rows_to_actions(&rows?)?);

@@ -10,6 +10,7 @@ mod calendar;
 mod checkpoint;
 mod copy;
 mod file;
+mod listing;
 mod reading;
 mod rows;
 mod schema;

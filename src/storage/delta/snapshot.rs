@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     actions::{Action, Add, MetaData, Protocol, Remove, Transaction},
     calendar,
+    schema::PARTITION_COLUMNS,
 };
 use crate::log::archive::ColdBounds;
 
@@ -116,6 +117,7 @@ impl Snapshot {
                 check_protocol(&protocol)?;
             }
             if let Some(meta_data) = action.meta_data {
+                check_meta_data(&meta_data)?;
                 self.meta_data = Some(meta_data);
             }
             if let Some(transaction) = action.txn {
@@ -214,6 +216,17 @@ fn check_protocol(protocol: &Protocol) -> Result<(), ForeignTable> {
             "it now asks for reader version {} and writer version {}",
             protocol.min_reader_version, protocol.min_writer_version
         )));
+    }
+    Ok(())
+}
+
+fn check_meta_data(meta_data: &MetaData) -> Result<(), ForeignTable> {
+    if meta_data.partition_columns != PARTITION_COLUMNS {
+        return Err(ForeignTable(format!("it is partitioned by {:?}", meta_data.partition_columns)));
+    }
+    // Writer version 2 has to respect it, and retention can't.
+    if meta_data.configuration.get("delta.appendOnly").is_some_and(|value| value == "true") {
+        return Err(ForeignTable("it is append-only now (delta.appendOnly)".to_owned()));
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +16,9 @@ use uuid::Uuid;
 
 use super::{
     actions::{Action, Format, MetaData},
-    checkpoint, schema,
+    checkpoint,
+    listing::{self, Checkpoint, Form, Listing},
+    schema,
     snapshot::{PROTOCOL, Snapshot},
     store,
 };
@@ -23,9 +26,11 @@ use crate::log::archive::ArchiveError;
 
 /// Others are first this many times in a row before a commit is given up for now.
 const MOST_CONFLICTS: usize = 50;
-/// A snapshot older than this looks for a checkpoint first: versions that it has not seen may be gone from the log. Must be well
-/// below the time for which versions are kept.
-const LOOK_FOR_CHECKPOINT: Duration = Duration::from_secs(600);
+/// A snapshot older than this lists the log first: versions that it has not seen may be gone. Must be well below the time for
+/// which versions are kept.
+const LOOK_AROUND: Duration = Duration::from_secs(600);
+/// Others may clean up while the log is read; more often than this, something else is wrong.
+const MOST_LOOKS: usize = 3;
 
 /// Which checkpoint is the newest, as `_last_checkpoint` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,7 +43,8 @@ struct Known {
     snapshot: Arc<Snapshot>,
     /// When the log was last read to its end.
     read_at: Option<Instant>,
-    checkpoint_at: Option<Instant>,
+    /// When the whole of it was listed.
+    looked_at: Option<Instant>,
     checkpoint_version: i64,
 }
 
@@ -53,7 +59,7 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(store: Arc<dyn ObjectStore>, root: Path) -> Self {
-        let known = Known { snapshot: Arc::default(), read_at: None, checkpoint_at: None, checkpoint_version: -1 };
+        let known = Known { snapshot: Arc::default(), read_at: None, looked_at: None, checkpoint_version: -1 };
         Self { store, root, known: Mutex::new(known), log: AsyncMutex::new(()) }
     }
 
@@ -76,11 +82,11 @@ impl Table {
     }
 
     pub(super) fn version_path(&self, version: i64) -> Path {
-        self.path(&format!("_delta_log/{version:020}.json"))
+        self.path(&format!("_delta_log/{}", listing::version_name(version)))
     }
 
     pub(super) fn checkpoint_path(&self, version: i64) -> Path {
-        self.path(&format!("_delta_log/{version:020}.checkpoint.parquet"))
+        self.path(&format!("_delta_log/{}", listing::classic_name(version)))
     }
 
     /// What is known now, however old.
@@ -111,31 +117,100 @@ impl Table {
 
     /// Reads the log to its end.
     async fn read_log(&self) -> Result<Arc<Snapshot>, ArchiveError> {
-        let (mut snapshot, look) = {
+        let (snapshot, look) = {
             let known = self.known.lock();
-            let recent = known.checkpoint_at.is_some_and(|at| at.elapsed() < LOOK_FOR_CHECKPOINT);
+            let recent = known.looked_at.is_some_and(|at| at.elapsed() < LOOK_AROUND);
             (known.snapshot.clone(), !recent)
         };
         let read_at = Instant::now();
-        if look && let Some(last) = self.last_checkpoint().await? {
-            if last.version > snapshot.version {
-                snapshot = Arc::new(self.read_checkpoint(last.version).await?);
-            }
-            let mut known = self.known.lock();
-            known.checkpoint_version = known.checkpoint_version.max(last.version);
+        let snapshot = if look { self.catch_up(snapshot).await? } else { self.read_versions(snapshot).await? };
+        let mut known = self.known.lock();
+        known.snapshot = snapshot.clone();
+        known.read_at = Some(read_at);
+        if look {
+            known.looked_at = Some(read_at);
         }
+        Ok(snapshot)
+    }
+
+    /// Reads the versions after the snapshot's, up to the first that is not there.
+    async fn read_versions(&self, mut snapshot: Arc<Snapshot>) -> Result<Arc<Snapshot>, ArchiveError> {
         while let Some(bytes) = self.get(&self.version_path(snapshot.version + 1)).await? {
             let version = snapshot.version + 1;
             let actions = parse_version(version, &bytes)?;
             Arc::make_mut(&mut snapshot).apply(version, actions).map_err(|error| self.foreign(&error))?;
         }
-        let mut known = self.known.lock();
-        known.snapshot = snapshot.clone();
-        known.read_at = Some(read_at);
-        if look {
-            known.checkpoint_at = Some(read_at);
-        }
         Ok(snapshot)
+    }
+
+    /// As [`Self::read_versions`], also where versions that were never seen are gone from the log. A version that is missing
+    /// before others is an error: it would be taken for the log's end, and overwritten.
+    async fn catch_up(&self, known: Arc<Snapshot>) -> Result<Arc<Snapshot>, ArchiveError> {
+        let mut missing = 0;
+        for _ in 0..MOST_LOOKS {
+            let hint = self.last_checkpoint().await?.map(|last| last.version);
+            let from = if known.exists() { hint.map(|hint| hint.min(known.version)) } else { hint };
+            let mut listing = self.list_log(from).await?;
+            // Where it says is no checkpoint: whoever wrote it is gone, or others cleaned up.
+            if from.is_some() && listing.checkpoints().is_empty() {
+                listing = self.list_log(None).await?;
+            }
+            let start = self.start(&known, from, &listing).await?;
+            let snapshot = self.read_versions(start).await?;
+            if snapshot.version >= listing.newest_version() {
+                return Ok(snapshot);
+            }
+            // Another's upkeep may have removed it while the log was read.
+            missing = snapshot.version + 1;
+        }
+        Err(self.foreign(&format!("version {missing} is missing from its log, though later ones are there")))
+    }
+
+    /// What the versions that are still in the log are read from: what is known, or else a checkpoint.
+    async fn start(
+        &self,
+        known: &Arc<Snapshot>,
+        from: Option<i64>,
+        listing: &Listing,
+    ) -> Result<Arc<Snapshot>, ArchiveError> {
+        let mut checkpoints = listing.checkpoints();
+        let goes_on = |listing: &Listing| {
+            listing.has_version(known.version + 1) || known.exists() && listing.newest_version() <= known.version
+        };
+        if known.exists() && goes_on(listing) {
+            self.note_checkpoint(checkpoints.first().map_or(-1, |checkpoint| checkpoint.version));
+            return Ok(known.clone());
+        }
+        let Some(newest) = checkpoints.first().cloned() else { return Ok(known.clone()) };
+        let damage = match self.read_checkpoint(&newest).await {
+            Ok(snapshot) => return Ok(snapshot),
+            Err(error @ ArchiveError::Refused(_)) => error,
+            Err(error) => return Err(error),
+        };
+        // Versions are kept for a while after a checkpoint, so an older one may do.
+        tracing::warn!(table = %self.root, %damage, "the table's newest checkpoint can't be read; looking for an older one");
+        if from.is_some() {
+            checkpoints = self.list_log(None).await?.checkpoints();
+        }
+        for older in checkpoints.iter().filter(|checkpoint| checkpoint.version < newest.version) {
+            if let Ok(snapshot) = self.read_checkpoint(older).await {
+                return Ok(snapshot);
+            }
+        }
+        if self.get(&self.version_path(0)).await?.is_some() { Ok(Arc::default()) } else { Err(damage) }
+    }
+
+    /// The names in the log, or those of this version and later.
+    async fn list_log(&self, from: Option<i64>) -> Result<Listing, ArchiveError> {
+        let folder = self.path("_delta_log");
+        let found = match from {
+            Some(version) => {
+                self.store.list_with_offset(Some(&folder), &self.path(&format!("_delta_log/{version:020}")))
+            }
+            None => self.store.list(Some(&folder)),
+        };
+        let objects: Vec<ObjectMeta> = found.try_collect().await.map_err(store::error)?;
+        Ok(Listing::of(objects.iter().filter_map(|object| object.location.filename())))
     }
 
     fn foreign(&self, error: &dyn std::fmt::Display) -> ArchiveError {
@@ -154,22 +229,42 @@ impl Table {
         }
     }
 
+    /// A hint, no more: one that is missing, damaged or outdated costs a longer listing.
     async fn last_checkpoint(&self) -> Result<Option<LastCheckpoint>, ArchiveError> {
-        let Some(bytes) = self.get(&self.path("_delta_log/_last_checkpoint")).await? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.foreign(&error))
+        let bytes = self.get(&self.path("_delta_log/_last_checkpoint")).await?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    async fn read_checkpoint(&self, version: i64) -> Result<Snapshot, ArchiveError> {
-        let path = self.checkpoint_path(version);
-        let bytes = self.get(&path).await?;
-        let bytes = bytes.ok_or_else(|| ArchiveError::Unavailable(format!("the checkpoint `{path}` is missing")))?;
-        let actions = tokio::task::spawn_blocking(move || checkpoint::decode(bytes))
-            .await
-            .map_err(|error| ArchiveError::Unavailable(error.to_string()))?
-            .map_err(|error| self.foreign(&error))?;
+    async fn read_checkpoint(&self, checkpoint: &Checkpoint) -> Result<Arc<Snapshot>, ArchiveError> {
+        let version = checkpoint.version;
+        let Form::Parquet(names) = &checkpoint.form else {
+            let text =
+                format!("its checkpoint of version {version} has sidecars (V2), for which reader version 3 is needed");
+            return Err(self.foreign(&text));
+        };
+        let mut actions = Vec::new();
+        for name in names {
+            let path = self.path(&format!("_delta_log/{name}"));
+            let bytes = self.get(&path).await?;
+            let bytes =
+                bytes.ok_or_else(|| ArchiveError::Unavailable(format!("the checkpoint `{path}` is missing")))?;
+            let decoded = tokio::task::spawn_blocking(move || checkpoint::decode(bytes))
+                .await
+                .map_err(|error| ArchiveError::Unavailable(error.to_string()))?;
+            actions.extend(decoded.map_err(|error| self.foreign(&format!("`{name}`: {error}")))?);
+        }
         let mut snapshot = Snapshot::default();
         snapshot.apply(version, actions).map_err(|error| self.foreign(&error))?;
-        Ok(snapshot)
+        if snapshot.meta_data.is_none() {
+            return Err(self.foreign(&format!("its checkpoint of version {version} has no metadata")));
+        }
+        self.note_checkpoint(version);
+        Ok(Arc::new(snapshot))
+    }
+
+    fn note_checkpoint(&self, version: i64) {
+        let mut known = self.known.lock();
+        known.checkpoint_version = known.checkpoint_version.max(version);
     }
 
     /// The version of the newest checkpoint that is known, -1 for none.
@@ -193,8 +288,7 @@ impl Table {
         let last = LastCheckpoint { version, size: i64::try_from(size).unwrap_or(i64::MAX) };
         let last = serde_json::to_vec(&last).map_err(|error| self.foreign(&error))?;
         put(self.path("_delta_log/_last_checkpoint"), last.into()).await?;
-        let mut known = self.known.lock();
-        known.checkpoint_version = known.checkpoint_version.max(version);
+        self.note_checkpoint(version);
         Ok(())
     }
 

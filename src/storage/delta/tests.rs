@@ -2,6 +2,7 @@
 
 mod content;
 mod damage;
+mod log;
 mod upkeep;
 mod world;
 mod writers;
