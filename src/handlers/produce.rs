@@ -252,12 +252,15 @@ impl Accepting<'_> {
             }
         };
         if answer == Answer::WhenPromised {
-            log.check_promise(partition.id(), &config).map_err(|error| refused(&error, self.version))?;
+            log.check_promise(partition.id(), &config).map_err(|error| {
+                partition.pass_over(batch.header());
+                refused(&error, self.version)
+            })?;
         }
-        let held = log
-            .admit_append(batch.header().size(), self.deadline)
-            .await
-            .map_err(|error| Rejection::from(append_error(&error, self.version)))?;
+        let held = log.admit_append(batch.header().size(), self.deadline).await.map_err(|error| {
+            partition.pass_over(batch.header());
+            Rejection::from(append_error(&error, self.version))
+        })?;
         Ok(partition.append(batch, config, answer, held))
     }
 }

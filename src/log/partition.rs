@@ -3,6 +3,7 @@
 mod append;
 mod high_watermark;
 mod loss;
+mod passed_over;
 
 use std::{
     ops::Deref,
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use tracing::debug;
 
 pub use self::append::Pending;
-use self::loss::Known;
+use self::{loss::Known, passed_over::PassedOver};
 use super::{
     AppendError, Shared,
     archive::Cold,
@@ -54,6 +55,7 @@ struct Inner {
     appends: u64,
     deleted: bool,
     queue: Queue,
+    passed_over: PassedOver,
     appending: bool,
     /// What consumers may see ends here: no further than what is promised of it holds. None before that was looked at.
     high_watermark: Option<i64>,

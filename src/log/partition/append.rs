@@ -8,22 +8,23 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Answer, Partition};
+use super::{Answer, Partition, passed_over::Sent};
 use crate::{
     log::{
         AppendError, AppendedAt,
         config::LogConfig,
         durability::{Life, Promise, Reply},
         queue::Entry,
-        store::{Append, AppendOutcome, StoreError, StoredBatch},
+        store::{Append, AppendOutcome, AppendRefusal, StoreError, StoredBatch},
     },
-    protocol::records::ValidatedBatch,
+    protocol::records::{BatchHeader, ValidatedBatch},
 };
 
 /// A batch on its way into the log.
 pub struct Pending {
     partition: Arc<Partition>,
     ticket: u64,
+    sent: Option<Sent>,
     reply: oneshot::Receiver<Result<AppendedAt, AppendError>>,
 }
 
@@ -33,7 +34,9 @@ impl Pending {
         match tokio::time::timeout_at(deadline, &mut self.reply).await {
             Ok(reply) => reply.unwrap_or(Err(AppendError::Abandoned)),
             Err(_) => {
-                let waiting = self.partition.inner.lock().queue.withdraw(self.ticket);
+                let mut inner = self.partition.inner.lock();
+                inner.passed_over.note(self.sent);
+                let waiting = inner.queue.withdraw(self.ticket);
                 Err(if waiting.is_some() { AppendError::NotSentInTime } else { AppendError::NotAnsweredInTime })
             }
         }
@@ -50,6 +53,7 @@ impl Partition {
         held: OwnedSemaphorePermit,
     ) -> Pending {
         let (sender, reply) = oneshot::channel();
+        let sent = Sent::of(batch.header());
         let mut inner = self.inner.lock();
         let ticket = inner.queue.push(batch, config, held, sender, answer);
         if inner.deleted {
@@ -62,7 +66,12 @@ impl Partition {
             self.shared.tasks.spawn("append", async move { partition.append_all().await });
         }
         drop(inner);
-        Pending { partition: self.clone(), ticket, reply }
+        Pending { partition: self.clone(), ticket, sent, reply }
+    }
+
+    /// A batch was refused, for a reason that passes, before it was put in the line.
+    pub fn pass_over(&self, header: &BatchHeader) {
+        self.inner.lock().passed_over.note(Sent::of(header));
     }
 
     /// Appends group after group until nothing waits.
@@ -88,7 +97,13 @@ impl Partition {
         let (batches, replies): (Vec<_>, Vec<_>) =
             group.into_iter().map(|entry| (entry.batch, (entry.reply, entry.answer, entry.held))).unzip();
         let timestamps: Vec<i64> = batches.iter().map(ValidatedBatch::max_timestamp).collect();
+        let sent: Vec<Option<Sent>> = batches.iter().map(|batch| Sent::of(batch.header())).collect();
+        let pass_all_over = || {
+            let mut inner = self.inner.lock();
+            sent.iter().for_each(|sent| inner.passed_over.note(*sent));
+        };
         if let Err(error) = self.check_room(&config).await {
+            pass_all_over();
             for (reply, _, _held) in replies {
                 let _ = reply.send(Err(AppendError::Store(error.clone())));
             }
@@ -100,6 +115,7 @@ impl Partition {
             Ok(outcome) => {
                 let end = outcome.next_offset;
                 let answers = self.take_outcome(outcome, &timestamps, config.promise, life);
+                let answers = self.told_no_worse(answers, &sent);
                 for ((reply, when, _held), answer) in replies.into_iter().zip(answers) {
                     match answer {
                         Ok(at) if when == Answer::WhenPromised => {
@@ -112,11 +128,33 @@ impl Partition {
             Err(error) => {
                 debug!(partition = %self.id, %error, batches = replies.len(), "an append failed");
                 self.doubt_everything();
+                pass_all_over();
                 for (reply, _, _held) in replies {
                     let _ = reply.send(Err(AppendError::Store(error.clone())));
                 }
             }
         }
+    }
+
+    /// What is out of order only since a batch before it was not taken may come again, behind that one.
+    fn told_no_worse(
+        &self,
+        mut answers: Vec<Result<AppendedAt, AppendError>>,
+        sent: &[Option<Sent>],
+    ) -> Vec<Result<AppendedAt, AppendError>> {
+        let mut inner = self.inner.lock();
+        for (answer, sent) in answers.iter_mut().zip(sent) {
+            match answer {
+                Ok(_) => inner.passed_over.forget(*sent),
+                Err(AppendError::Refused { refusal: AppendRefusal::OutOfOrderSequence, .. })
+                    if inner.passed_over.explains(*sent) =>
+                {
+                    *answer = Err(AppendError::NotSentInTime);
+                }
+                Err(_) => {}
+            }
+        }
+        answers
     }
 
     /// Answers when the high watermark has reached `end`.
