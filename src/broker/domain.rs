@@ -43,7 +43,7 @@ use crate::{
     telemetry::Metrics,
     topics::{
         self, Catalog, CatalogEvent,
-        configs::Layers,
+        configs::{self, Layers, Values},
         settings::{BrokerSettings, StaticSettings},
     },
 };
@@ -73,6 +73,8 @@ impl Domain {
     ) -> Result<Self, StoreError> {
         let clock = Clock::system();
         let fixed = Layers { fixed: settings.broker.clone(), ..Layers::default() };
+        // As __consumer_offsets, a topic like others, has them in Kafka.
+        let group_replicas = configs::promise(&Values::new(), &Values::new(), &fixed).replicas;
         let logs = Arc::new(RedisLog::new(nodes.clone(), clock.clone(), storage_options(&BrokerSettings::new(&fixed))));
         let notes = logs.clone();
         #[cfg(feature = "planted-faults")]
@@ -107,7 +109,8 @@ impl Domain {
             let job = Archiver::new(logs, tier, topics.clone(), led, clock.clone(), cold::job_options(wanted));
             tasks.spawn("archive", Arc::new(job).run(tasks.stopping().clone()));
         }
-        let group_store = Arc::new(RedisGroupStore::new(nodes.clone()));
+        let group_store = RedisGroupStore::new(nodes.clone()).on_replicas(durability.clone(), group_replicas);
+        let group_store = Arc::new(group_store);
         #[cfg(feature = "planted-faults")]
         let group_store = crate::faults::groups(group_store);
         let groups = Coordinator::start(

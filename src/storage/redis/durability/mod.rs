@@ -127,9 +127,43 @@ impl RedisDurability {
             Nodes::One(client) => Some(self.of(client)),
             Nodes::Many(shards) => {
                 let stream = shards.keyspace().stream(&partition.topic, partition.index);
-                shards.client(Slot::of(stream.as_bytes())).map(|client| self.of(&client))
+                self.of_slot(Slot::of(stream.as_bytes()))
             }
         }
+    }
+
+    fn of_slot(&self, slot: Slot) -> Option<Arc<NodeDurability>> {
+        match &self.nodes {
+            Nodes::One(client) => Some(self.of(client)),
+            Nodes::Many(shards) => shards.client(slot).map(|client| self.of(&client)),
+        }
+    }
+
+    /// Taken before a write to the slot's server; what it returns ends when the promise holds for the write.
+    ///
+    /// # Errors
+    /// What is known already to stand against the promise.
+    pub(super) fn expect(
+        &self,
+        promise: Promise,
+        slot: Slot,
+    ) -> Result<impl Future<Output = Result<(), Unkept>> + Send + use<>, Unkept> {
+        let node = if promise == Promise::MEMORY { None } else { self.of_slot(slot) };
+        let expected = match node {
+            Some(node) => {
+                node.check(promise)?;
+                let life = node.life();
+                Some((node, life))
+            }
+            None => None,
+        };
+        Ok(async move {
+            match expected {
+                Some((node, life)) => node.barrier(promise, &life).await,
+                None if promise == Promise::MEMORY => Ok(()),
+                None => Err(Unkept::NotYet("no node of the cluster has the slot".to_owned())),
+            }
+        })
     }
 }
 

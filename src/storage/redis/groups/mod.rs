@@ -4,7 +4,7 @@ mod encoding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
@@ -12,12 +12,14 @@ use redis::Cmd;
 use tracing::warn;
 
 use super::{
+    durability::RedisDurability,
     keys::Keyspace,
     nodes::{At, Nodes},
     shards::Slot,
 };
 use crate::{
     coordinator::store::{GroupEpoch, GroupStore, GroupWrite, Loaded, MirrorMove, StoreError, WriteError},
+    log::durability::{Promise, Unkept},
     model::{GroupId, PartitionId},
 };
 
@@ -25,13 +27,38 @@ use crate::{
 pub struct RedisGroupStore {
     nodes: Nodes,
     keyspace: Keyspace,
+    /// What is waited for before a write is answered.
+    kept: Option<(Arc<RedisDurability>, Promise)>,
 }
 
 impl RedisGroupStore {
     pub fn new(nodes: impl Into<Nodes>) -> Self {
         let nodes = nodes.into();
         let keyspace = nodes.keyspace().clone();
-        Self { nodes, keyspace }
+        Self { nodes, keyspace, kept: None }
+    }
+
+    /// A write is answered when this many replicas have it: what a group was told must outlast a failover.
+    pub fn on_replicas(self, durability: Arc<RedisDurability>, replicas: u16) -> Self {
+        Self { kept: Some((durability, Promise { replicas, ..Promise::MEMORY })), ..self }
+    }
+
+    async fn write_safely_at(
+        &self,
+        slot: Slot,
+        writes: &[&(GroupId, GroupWrite)],
+    ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
+        let not_yet = |unkept: Unkept| StoreError::NotReady(unkept.to_string());
+        let expected = match &self.kept {
+            Some((durability, promise)) => Some(durability.expect(*promise, slot).map_err(not_yet)?),
+            None => None,
+        };
+        let answers = self.try_write_at(self.nodes.at(slot), writes).await?;
+        if let Some(expected) = expected {
+            // It is stored, but may be lost.
+            expected.await.map_err(|unkept| StoreError::OutcomeUnknown(unkept.to_string()))?;
+        }
+        Ok(answers)
     }
 
     async fn index_new(&self, writes: &[(GroupId, GroupWrite)]) -> Result<(), StoreError> {
@@ -150,7 +177,7 @@ impl GroupStore for RedisGroupStore {
             let writes = &writes;
             async move {
                 let of_slot: Vec<&(GroupId, GroupWrite)> = indices.iter().filter_map(|at| writes.get(*at)).collect();
-                let answers = match self.try_write_at(self.nodes.at(slot), &of_slot).await {
+                let answers = match self.write_safely_at(slot, &of_slot).await {
                     Ok(answers) => answers,
                     Err(error) => of_slot.iter().map(|_| Err(error.clone().into())).collect(),
                 };
