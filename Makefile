@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run run-archive test test-archive lint fuzz bench bench-quick parity rolling torture torture-faults
+.PHONY: run run-archive test test-archive archive-proof lint fuzz bench bench-quick parity rolling torture torture-faults
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
@@ -19,6 +19,9 @@ test: ## all tests, with a real Redis and real clients
 
 test-archive: ## the cold tier's tests, with an S3 server and programs that read its tables
 	@scripts/test-archive
+
+archive-proof: ## ten million records through 100 MB of Redis, read back by three clients (OPTIONS="--place s3 --records 1000000")
+	@scripts/archive-proof $(OPTIONS)
 
 lint: ## format, clippy, shell scripts
 	@scripts/lint

@@ -83,7 +83,9 @@ impl Archiver {
             return Ok(false);
         }
         let is_full = state.unarchived_bytes() >= self.file_bytes(work);
-        if is_full || work.tier.local_retention_bytes.is_some_and(|most| state.size_bytes > most) {
+        // Half of what may stay: less would be a small file in each round.
+        let is_over = |most: u64| state.size_bytes > most && state.unarchived_bytes() >= most / 2;
+        if is_full || work.tier.local_retention_bytes.is_some_and(is_over) {
             return Ok(true);
         }
         let first = self.store.read(work.id, Read::uncompressed(from, 1, end)).await?;
