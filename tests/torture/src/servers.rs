@@ -113,9 +113,16 @@ impl Servers {
         }
     }
 
+    /// What a server says of its role; nothing where it does not answer.
+    fn replication(&self, place: usize) -> String {
+        let connected = redis::Client::open(self.server(place).url()).and_then(|client| client.get_connection());
+        let asked = connected.and_then(|mut server| redis::cmd("INFO").arg("replication").query(&mut server));
+        asked.unwrap_or_default()
+    }
+
     fn of_role(&self, role: &str) -> Vec<usize> {
         let role = format!("role:{role}\r");
-        (0..self.count()).filter(|place| self.server(*place).info("replication").contains(&role)).collect()
+        (0..self.count()).filter(|place| self.replication(*place).contains(&role)).collect()
     }
 
     /// Where the number falls among the masters. All servers must run.
@@ -143,7 +150,7 @@ impl Servers {
         if matches!(self.deployment, Deployment::Single(_)) {
             return true;
         }
-        let replications: Vec<String> = (0..self.count()).map(|place| self.server(place).info("replication")).collect();
+        let replications: Vec<String> = (0..self.count()).map(|place| self.replication(place)).collect();
         let masters: Vec<usize> =
             (0..self.count()).filter(|place| replications[*place].contains("role:master\r")).collect();
         let followed = |place: &usize| {
@@ -168,8 +175,9 @@ impl Servers {
             Deployment::Cluster(cluster) => {
                 let knows_all = |place: usize| {
                     let ask = |word: &str| {
-                        let asked: redis::RedisResult<String> =
-                            redis::cmd("CLUSTER").arg(word).query(&mut cluster.nodes[place].redis.connection());
+                        let asked: redis::RedisResult<String> = redis::Client::open(cluster.nodes[place].redis.url())
+                            .and_then(|client| client.get_connection())
+                            .and_then(|mut node| redis::cmd("CLUSTER").arg(word).query(&mut node));
                         asked.unwrap_or_default()
                     };
                     let (state, nodes) = (ask("INFO"), ask("NODES"));
