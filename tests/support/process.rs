@@ -22,7 +22,8 @@ pub struct Ended {
 
 /// What Cargo built for a test of this package; tests/torture, a package of its own, is told of a program.
 pub fn weir_program() -> &'static str {
-    option_env!("CARGO_BIN_EXE_weir").expect("a test of this package")
+    let Some(program) = option_env!("CARGO_BIN_EXE_weir") else { panic!("not a test of this package") };
+    program
 }
 
 /// Runs weir to its end.
