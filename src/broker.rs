@@ -149,7 +149,7 @@ impl StartedRedis {
             match server::check(&url, embedded.is_some(), &config.keyspace, config.redis.connect_timeout).await {
                 Ok(mut server) => {
                     let settings = durability::with_default_level(config.settings.clone(), &server.standings);
-                    match durability::check(&settings, &server.standings) {
+                    match durability::check(&settings, &server.standings, server.promotable) {
                         Ok(notes) => {
                             server.warnings.extend(notes);
                             return Ok(Self { url, place, server, settings, embedded });

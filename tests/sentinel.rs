@@ -244,6 +244,23 @@ fn a_redis_that_comes_back_empty_has_lost_topics_which_are_named_with_their_reco
 }
 
 #[test]
+fn a_replica_that_is_away_counts_where_a_promise_does_not_cover_all_that_could_be_promoted() {
+    let mut watched = Watched::start(2);
+    watched.servers[2].kill();
+    let is_gone = || watched.servers[0].info("replication").contains("connected_slaves:1");
+    assert!(eventually(is_gone), "the master notices");
+    let url = watched.url();
+    let started = |level: &str| {
+        let ended = weir(&["--check", "--redis-url", &url, "--override", &format!("weir.durability={level}")]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.stdout
+    };
+    let said = started("replicas:1");
+    assert!(said.contains("waits for 1 of 2 replicas"), "{said}");
+    assert!(!started("replicas:2").contains("of 2 replicas: a failover"), "all are covered");
+}
+
+#[test]
 fn where_sentinels_do_not_lead_to_a_master_the_start_fails_in_a_sentence_that_says_why() {
     let mut watched = Watched::start(0);
     let refusal = |url: &str| {

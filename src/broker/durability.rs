@@ -24,7 +24,9 @@ pub(super) fn with_default_level(mut settings: StaticSettings, standings: &[Stan
 /// # Errors
 /// The first promise that can't be kept as the server is set up, with the remedy. Replicas that are missing are no error: they
 /// may be back before anybody writes, and until then who can do without is served.
-pub(super) fn check(settings: &StaticSettings, standings: &[Standing]) -> Result<Vec<String>, String> {
+///
+/// `promotable`: replicas that Sentinels may promote, also those that are not connected now.
+pub(super) fn check(settings: &StaticSettings, standings: &[Standing], promotable: u16) -> Result<Vec<String>, String> {
     let layers = Layers { fixed: settings.broker.clone(), ..Layers::default() };
     let level = configs::promise(&Values::new(), &Values::new(), &layers);
     let mut promises = vec![
@@ -45,7 +47,7 @@ pub(super) fn check(settings: &StaticSettings, standings: &[Standing]) -> Result
                     "{setting} can't be kept yet ({unkept}): acks=all is answered with NOT_ENOUGH_REPLICAS until they are there"
                 )),
             };
-            let found = note.into_iter().chain(uncovered(&setting, promise, standing));
+            let found = note.into_iter().chain(uncovered(&setting, promise, standing.replicas.max(promotable)));
             for note in found {
                 if !notes.contains(&note) {
                     notes.push(note);
@@ -57,12 +59,12 @@ pub(super) fn check(settings: &StaticSettings, standings: &[Standing]) -> Result
 }
 
 /// A failover may promote a replica that was not waited for.
-fn uncovered(setting: &str, promise: Promise, standing: &Standing) -> Option<String> {
-    (promise.replicas > 0 && promise.replicas < standing.replicas).then(|| {
+fn uncovered(setting: &str, promise: Promise, replicas: u16) -> Option<String> {
+    (promise.replicas > 0 && promise.replicas < replicas).then(|| {
         format!(
-            "{setting} waits for {} of {} replicas: a failover to one of the others loses what acks=all has acknowledged; wait for \
-             all that could be promoted",
-            promise.replicas, standing.replicas
+            "{setting} waits for {} of {replicas} replicas: a failover to one of the others loses what acks=all has acknowledged; wait \
+             for all that could be promoted",
+            promise.replicas
         )
     })
 }
@@ -122,13 +124,13 @@ mod tests {
     #[test]
     fn a_setting_that_promises_too_much_is_refused_by_name() {
         let server = [standing(Some("no"), "1", 0)];
-        assert_eq!(check(&settings("written", "memory", "memory"), &server), Ok(Vec::new()));
+        assert_eq!(check(&settings("written", "memory", "memory"), &server, 0), Ok(Vec::new()));
         for (level, floor, pattern, named) in [
             ("fsync", "memory", "memory", "the default of weir.durability can't be kept"),
             ("memory", "fsync", "memory", "weir.durability.floor can't be kept"),
             ("memory", "memory", "fsync", "weir.durability of topics named x-* can't be kept"),
         ] {
-            let refused = check(&settings(level, floor, pattern), &server).expect_err("too much");
+            let refused = check(&settings(level, floor, pattern), &server, 0).expect_err("too much");
             assert!(refused.starts_with(named) && refused.contains("appendfsync always"), "{refused}");
         }
     }
@@ -136,9 +138,11 @@ mod tests {
     #[test]
     fn replicas_that_are_missing_or_not_waited_for_are_told() {
         let replicated = settings("replicas:1", "memory", "memory");
-        let notes = check(&replicated, &[standing(None, "0", 0)]).expect("a note");
+        let notes = check(&replicated, &[standing(None, "0", 0)], 0).expect("a note");
         assert!(notes.iter().any(|note| note.contains("0 of 1 replicas are connected")), "{notes:?}");
-        let notes = check(&replicated, &[standing(None, "0", 2)]).expect("a note");
+        let notes = check(&replicated, &[standing(None, "0", 2)], 0).expect("a note");
         assert!(notes.iter().any(|note| note.contains("waits for 1 of 2 replicas")), "{notes:?}");
+        let notes = check(&replicated, &[standing(None, "0", 1)], 3).expect("a note");
+        assert!(notes.iter().any(|note| note.contains("waits for 1 of 3 replicas")), "{notes:?}");
     }
 }

@@ -44,7 +44,7 @@ const STAGED_ANSWERS: usize = 1_000;
 const LINGER: Duration = Duration::from_millis(100);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Gives an answer that had to wait for a write.
 type Deliver = Box<dyn FnOnce() + Send>;

@@ -64,6 +64,31 @@ fn redis_server(program: &str, folder: &Path, port: u16, arguments: &[String]) -
 }
 
 impl Redis {
+    /// A Sentinel of `sentinel.conf` in the folder, which names the Unix socket `redis.sock`.
+    pub fn run_sentinel(folder: TempDir) -> Self {
+        let mut child = Command::new(OLD)
+            .args(["sentinel.conf", "--sentinel"])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let socket = folder.path().join("redis.sock");
+        let listens = || !matches!(child.try_wait(), Ok(Some(_))) && UnixStream::connect(&socket).is_ok();
+        assert!(eventually(listens), "a Sentinel does not listen");
+        Self { child, folder, port: 0, program: OLD.to_owned(), arguments: Vec::new() }
+    }
+
+    /// What a server answers on its Unix socket that tells facts by name, as `name=value;`; nothing where it does not.
+    pub fn ask_by_socket(&self, password: &str, words: &[&str]) -> String {
+        let socket = self.folder.path().join("redis.sock");
+        let client = redis::Client::open(format!("redis+unix://{}?pass={password}", socket.display()));
+        let facts: std::collections::HashMap<String, String> = client
+            .and_then(|client| client.get_connection())
+            .and_then(|mut connection| redis::cmd(words[0]).arg(&words[1..]).query(&mut connection))
+            .unwrap_or_default();
+        facts.iter().map(|(name, value)| format!("{name}={value};")).collect()
+    }
+
     pub fn start(arguments: &[&str]) -> Self {
         Self::run(OLD, arguments)
     }
@@ -152,11 +177,17 @@ pub struct Broker {
 
 impl Broker {
     pub fn start(arguments: &[&str]) -> Result<Self, Ended> {
+        Self::start_in(arguments, &[])
+    }
+
+    /// With variables of the environment.
+    pub fn start_in(arguments: &[&str], environment: &[(&str, String)]) -> Result<Self, Ended> {
         let log = tempfile::tempdir().expect("a temporary folder");
         let log_file = std::fs::File::create(log.path().join("log")).expect("a file");
         let mut child = Command::new(weir_program())
             .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdout(Stdio::piped())
             .stderr(log_file)
             .spawn()
@@ -204,7 +235,7 @@ pub fn http(address: SocketAddr, path: &str) -> String {
 pub struct Watched {
     /// The first master first.
     pub servers: Vec<Redis>,
-    sentinels: Vec<(Child, u16)>,
+    pub sentinels: Vec<(Child, u16)>,
     _folder: TempDir,
 }
 

@@ -248,8 +248,19 @@ impl Client {
 
     /// Makes the shared connection.
     pub(super) async fn establish(&self) -> Result<(), RedisError> {
-        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
         let info = self.whereabouts.find().await?;
+        let at = info.addr().clone();
+        tokio::select! {
+            made = self.establish_at(info) => made,
+            // A server that hangs still accepts connections, and would be waited for.
+            () = self.whereabouts.moved_from(&at) => {
+                Err(RedisError::from((ErrorKind::Io, "the Sentinels name another master")))
+            }
+        }
+    }
+
+    async fn establish_at(&self, info: ConnectionInfo) -> Result<(), RedisError> {
+        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
         let open = || {
             let (changes, current) = (self.changes.clone(), self.current.clone());
             Connection::open(&info, self.connection_options(), move |event| match event {
@@ -268,7 +279,8 @@ impl Client {
         for channel in self.options.keyspace.channels() {
             news.subscribe(&channel).await?;
         }
-        if *self.place.load().info.addr() != *info.addr() {
+        let place = self.place.load_full();
+        if *place.info.addr() != *info.addr() || place.readers.are_aborted() {
             self.place.store(Arc::new(Place::new(info, &self.options)));
         }
         self.life.store(Arc::new(durability::life(&told)));
@@ -326,7 +338,9 @@ impl Client {
 
     async fn reconnect(&self) {
         const FIRST_PAUSE: Duration = Duration::from_millis(20);
-        const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+        /// Whoever waits for Redis waits this much longer at most.
+        const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+        const UNTIL_REPORTED: Duration = Duration::from_secs(1);
         let at = self.place.load().info.addr().clone();
         warn!(%at, "Redis is lost");
         let lost = Instant::now();
@@ -337,7 +351,7 @@ impl Client {
                 Ok(()) => info!(%at, after = ?lost.elapsed(), "Redis is back"),
                 Err(error) => {
                     // The first try often comes before a restarted server listens.
-                    if !reported && lost.elapsed() > LONGEST_PAUSE {
+                    if !reported && lost.elapsed() > UNTIL_REPORTED {
                         reported = true;
                         warn!(%at, %error, "Redis can't be reached; trying on");
                     }

@@ -1,6 +1,13 @@
 //! Redis Sentinel: which server is the master now, asked of every Sentinel and heard from each when it changes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
@@ -47,6 +54,11 @@ pub enum Nowhere {
          ?sentinel_username=USER&sentinel_password=PASSWORD"
     )]
     Login(String),
+    #[error(
+        "the Sentinels' certificates are not trusted ({0}): add the authority that signed them to the system's, or name its file in \
+         the environment as SSL_CERT_FILE"
+    )]
+    Certificate(String),
     #[error("the Sentinels answer otherwise than expected ({0})")]
     Unexpected(String),
 }
@@ -145,6 +157,8 @@ struct Told {
     epoch: u64,
     master: Address,
     others: Vec<Address>,
+    /// Replicas that it may promote, also those that are not connected now.
+    promotable: u16,
 }
 
 pub(super) struct Sentinels {
@@ -153,6 +167,8 @@ pub(super) struct Sentinels {
     sentinel: ConnectionInfo,
     options: connection::Options,
     known: Mutex<Vec<Arc<Sentinel>>>,
+    /// Of the failovers that any of them told of.
+    newest_epoch: AtomicU64,
     /// One of them has a new master.
     switched: Arc<Notify>,
 }
@@ -165,6 +181,7 @@ impl Sentinels {
             sentinel: url.sentinel,
             options: connection::Options { connect_timeout: patience, response_timeout: patience },
             known: Mutex::new(url.sentinels.into_iter().map(Sentinel::new).collect()),
+            newest_epoch: AtomicU64::new(0),
             switched: Arc::default(),
         }
     }
@@ -179,8 +196,14 @@ impl Sentinels {
 
     pub(super) async fn moved_from(&self, address: &ConnectionAddr) {
         loop {
-            if let Ok(told) = self.ask_all(self.options.connect_timeout).await {
-                let epoch = told.iter().map(|told| told.epoch).max();
+            let mut told = self.ask_all(FOR_THE_OTHERS).await;
+            // Only those who know of an older failover were quick; one that hangs is not waited for otherwise.
+            let known = told.as_deref().ok().and_then(newest_epoch);
+            if known < Some(self.newest_epoch.load(Ordering::Relaxed)) {
+                told = self.ask_all(self.options.connect_timeout).await;
+            }
+            if let Ok(told) = &told {
+                let epoch = newest_epoch(told);
                 let mut newest = told.iter().filter(|told| Some(told.epoch) == epoch).peekable();
                 if newest.peek().is_some() && !newest.any(|told| told.master.is_at(address)) {
                     return;
@@ -191,6 +214,12 @@ impl Sentinels {
                 () = tokio::time::sleep(BETWEEN_LOOKS) => {}
             }
         }
+    }
+
+    /// Replicas that any of them may promote.
+    pub(super) async fn promotable(&self) -> u16 {
+        let told = self.ask_all(FOR_THE_OTHERS).await.unwrap_or_default();
+        told.iter().map(|told| told.promotable).max().unwrap_or(0)
     }
 
     pub(super) async fn news(&self) {
@@ -229,6 +258,7 @@ impl Sentinels {
             return Err(failure);
         }
         self.learn(told.iter().flat_map(|told| &told.others));
+        self.newest_epoch.fetch_max(newest_epoch(&told).unwrap_or(0), Ordering::Relaxed);
         Ok(told)
     }
 
@@ -248,7 +278,7 @@ impl Sentinels {
             Some(connection) if !connection.is_closed() => connection.clone(),
             _ => link.insert(Arc::new(self.connect(sentinel).await?)).clone(),
         };
-        let commands = ["MASTER", "GET-MASTER-ADDR-BY-NAME", "SENTINELS"]
+        let commands = ["MASTER", "GET-MASTER-ADDR-BY-NAME", "SENTINELS", "REPLICAS"]
             .map(|word| redis::cmd("SENTINEL").arg(word).arg(&self.name).to_owned());
         let answers = connection.send(Request::pipeline(&commands)).await.map_err(|failure| {
             connection.give_up();
@@ -274,6 +304,7 @@ impl Sentinels {
             match error.code() {
                 _ if error.kind() == ErrorKind::AuthenticationFailed => Nowhere::Login(text),
                 Some("WRONGPASS" | "NOAUTH" | "NOPERM") => Nowhere::Login(text),
+                _ if text.contains("certificate") => Nowhere::Certificate(text),
                 _ => Nowhere::Silent(text),
             }
         })
@@ -281,7 +312,7 @@ impl Sentinels {
 
     fn read(&self, sentinel: &Sentinel, answers: Vec<Value>) -> Result<Told, Nowhere> {
         let unexpected = || Nowhere::Unexpected(sentinel.address.to_string());
-        let [facts, master, others] = <[Value; 3]>::try_from(answers).map_err(|_| unexpected())?;
+        let [facts, master, others, replicas] = <[Value; 4]>::try_from(answers).map_err(|_| unexpected())?;
         if let Value::ServerError(error) = facts {
             let text = error.details().unwrap_or_default().to_lowercase();
             return Err(match error.code() {
@@ -294,7 +325,12 @@ impl Sentinels {
         let facts: HashMap<String, String> = redis::from_redis_value(facts).map_err(|_| unexpected())?;
         let master: Option<(String, u16)> = redis::from_redis_value(master).map_err(|_| unexpected())?;
         let (host, port) = master.ok_or_else(|| Nowhere::UnknownMaster(self.name.clone()))?;
-        // A Sentinel's user may not be allowed to ask for the others.
+        // A Sentinel's user may not be allowed to ask for the others, or for replicas.
+        let replicas: Vec<HashMap<String, String>> = redis::from_redis_value(replicas).unwrap_or_default();
+        let is_promotable = |facts: &&HashMap<String, String>| {
+            // Redis' way to say that it never becomes the master.
+            facts.get("slave-priority").is_none_or(|priority| priority != "0")
+        };
         let others: Vec<HashMap<String, String>> = redis::from_redis_value(others).unwrap_or_default();
         let other = |facts: &HashMap<String, String>| {
             Some(Address { host: facts.get("ip")?.clone(), port: facts.get("port")?.parse().ok()? })
@@ -303,8 +339,13 @@ impl Sentinels {
             epoch: facts.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
             master: Address { host, port },
             others: others.iter().filter_map(other).collect(),
+            promotable: u16::try_from(replicas.iter().filter(is_promotable).count()).unwrap_or(u16::MAX),
         })
     }
+}
+
+fn newest_epoch(told: &[Told]) -> Option<u64> {
+    told.iter().map(|told| told.epoch).max()
 }
 
 /// Whether a push says that the master of this name was switched: `message`, the channel, `name host port host port`.

@@ -102,6 +102,8 @@ pub struct Server {
     pub is_cluster: bool,
     /// Of each shard.
     pub standings: Vec<Standing>,
+    /// Replicas that Sentinels may promote, whether they are connected or not.
+    pub promotable: u16,
     /// What the operator should know, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -169,7 +171,9 @@ pub async fn check(
         "cluster" => return Err(ServerError::WatchedCluster),
         _ => {}
     }
-    examine(&mut connection, &info, is_embedded, Some(keyspace)).await
+    let mut server = examine(&mut connection, &info, is_embedded, Some(keyspace)).await?;
+    server.promotable = whereabouts.promotable().await;
+    Ok(server)
 }
 
 /// Whether Weir can use the server that answered `INFO` so, as far as one server is concerned. `keyspace`: where it has the
@@ -221,7 +225,7 @@ pub(super) async fn examine(
         );
     }
     let is_cluster = found("redis_mode") == "cluster";
-    Ok(Server { flavour, version, is_cluster, standings: vec![standing], warnings })
+    Ok(Server { flavour, version, is_cluster, standings: vec![standing], promotable: 0, warnings })
 }
 
 /// The memory that all nodes may take (`maxmemory`) and take; none where one has no limit.

@@ -45,6 +45,14 @@ impl Whereabouts {
         }
     }
 
+    /// Replicas that Sentinels may promote, whether they are connected or not.
+    pub(super) async fn promotable(&self) -> u16 {
+        match self {
+            Self::Given(_) => 0,
+            Self::Sentinels(sentinels) => sentinels.promotable().await,
+        }
+    }
+
     /// Waits until another server than the one at `address` is to be used. Cancel-safe.
     pub(super) async fn moved_from(&self, address: &ConnectionAddr) {
         match self {
