@@ -1,5 +1,13 @@
 //! What a test build does wrong, to show that `tests/torture` finds it. Only with the cargo feature `planted-faults`, which no release has:
-//! `PLANTED_FAULT` names one. The faults stand around the ports of the storage, so that nothing else knows of them.
+//! `PLANTED_FAULT` names one; `PLANTED_STOPS` is a folder of steps at which it stands still. The faults stand around the ports of the storage, so that nothing else knows of them.
+
+#[cfg(feature = "archive")]
+mod objects;
+mod steps;
+
+#[cfg(feature = "archive")]
+pub use objects::objects;
+pub use steps::{archive, notes};
 
 use std::{
     env,
@@ -132,7 +140,10 @@ impl LogStore for FaultyLog {
     }
 
     async fn retain(&self, partition: &PartitionId, retention: Retention) -> Result<LogState, StoreError> {
-        self.store.retain(partition, retention).await
+        steps::reach("before-trim").await;
+        let state = self.store.retain(partition, retention).await?;
+        steps::reach("trimmed").await;
+        Ok(state)
     }
 
     async fn producers(&self, partition: &PartitionId) -> Result<Vec<ProducerState>, StoreError> {

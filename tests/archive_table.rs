@@ -2,17 +2,18 @@
 
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "archive/s3.rs"]
+mod s3;
 
 use std::{
-    io::{BufRead, BufReader, Read as _, Write},
-    net::TcpStream,
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use proxy::{Proxy, Weather};
+use s3::{S3, python};
 use uuid::Uuid;
 use weir::{
     log::{
@@ -27,68 +28,7 @@ use weir::{
 
 const MIDNIGHT: i64 = 1_795_392_000_000;
 
-fn python() -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/archive-python");
-    let ended = Command::new(script).stderr(Stdio::inherit()).output().expect("scripts/archive-python");
-    assert!(ended.status.success(), "scripts/archive-python failed");
-    String::from_utf8(ended.stdout).expect("a path").trim().to_owned()
-}
-
-/// An S3 server with the bucket `archive`; ends with the test.
-struct S3 {
-    process: Child,
-    _input: ChildStdin,
-    port: u16,
-}
-
 impl S3 {
-    fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archive/s3_server.py");
-        let mut process = Command::new(python())
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("an S3 server");
-        let input = process.stdin.take().expect("its input");
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-        let server = Self { process, _input: input, port: line.trim().parse().expect("a port") };
-        server.http("PUT", "/archive", b"");
-        server
-    }
-
-    /// A request whose signature the server does not check; the answer's body.
-    fn http(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
-        let signature =
-            "AWS4-HMAC-SHA256 Credential=key/20261123/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: {signature}\r\n\
-             Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).expect("a request");
-        stream.write_all(body).expect("a body");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let start = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
-        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        answer.split_off(start)
-    }
-
-    /// What the server's front does to requests from now on: see tests/archive/s3_server.py.
-    fn weather(&self, rule: &str) {
-        self.http("GET", &format!("/-/weather?{rule}"), b"");
-    }
-
-    /// The requests since the last look: method and path.
-    fn requests(&self) -> Vec<String> {
-        let body = self.http("GET", "/-/requests", b"");
-        String::from_utf8(body).expect("text").lines().map(str::to_owned).collect()
-    }
-
     fn options(&self) -> DeltaOptions {
         DeltaOptions {
             endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
@@ -106,13 +46,6 @@ impl S3 {
 
     fn archive(&self) -> Arc<DeltaArchive> {
         open(self.options())
-    }
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -40,6 +40,10 @@ fn implementation(archive: &config::Archive, tasks: &Tasks) -> Result<Arc<dyn Ar
         zstd_level: archive.zstd_level,
         cache_bytes: archive.cache_bytes,
         file_bytes: archive.file_bytes,
+        join_files: archive.join_files,
+        checkpoint_interval: archive.checkpoint_interval,
+        keep_removed: archive.keep_removed,
+        keep_versions: archive.keep_versions,
         ..DeltaOptions::at(&archive.url)
     };
     let opened = DeltaArchive::open(options, tasks.clone());
@@ -70,6 +74,8 @@ pub(super) fn tier(
         metrics: metrics.clone(),
         ..tiered::Options::default()
     };
+    #[cfg(feature = "planted-faults")]
+    let (archive, notes) = (crate::faults::archive(archive), crate::faults::notes(notes));
     ColdTier::new(archive, notes, options)
 }
 
@@ -79,7 +85,7 @@ pub(super) fn job_options(settings: &config::Archive) -> archive::Options {
         lag: settings.lag,
         interval: settings.interval,
         rate_bytes: settings.rate_bytes,
-        ..archive::Options::default()
+        tidy_interval: settings.upkeep_interval,
     }
 }
 
@@ -120,6 +126,8 @@ pub async fn run_job(config: Config, stop: CancellationToken) -> Result<(), Brok
     let topics = domain::catalog(&config, &broker_settings, &nodes, logs.clone(), durability.clone()).await?;
     let dial = Dial { durability, promised: domain::promised(&topics) };
     let store: Arc<dyn LogStore> = logs.clone();
+    #[cfg(feature = "planted-faults")]
+    let store = crate::faults::log(store);
     let partitions = Arc::new(Unled { store: store.clone(), dial });
     let tier = tier(archive, logs, settings, &metrics.cold);
     let job = Archiver::new(store, tier, topics.clone(), partitions, Clock::system(), job_options(settings));

@@ -20,6 +20,16 @@ pub struct Archive {
     pub file_bytes: u64,
     pub lag: Duration,
     pub interval: Duration,
+    /// Between two rounds of a table's upkeep.
+    pub upkeep_interval: Duration,
+    /// So many small files in a row, and upkeep joins them.
+    pub join_files: usize,
+    /// Versions between two checkpoints.
+    pub checkpoint_interval: i64,
+    /// How long a file that was taken out of its table stays.
+    pub keep_removed: Duration,
+    /// How long a version stays that a checkpoint has made unnecessary.
+    pub keep_versions: Duration,
     /// A second; `None` is no limit.
     pub rate_bytes: Option<u64>,
     /// Of a partition, not archived yet; `None` is no limit.
@@ -65,6 +75,11 @@ impl Archive {
             file_bytes: bytes("archive.file.bytes", 1024)?,
             lag: millis("archive.lag.ms", 0)?,
             interval: millis("archive.interval.ms", 10)?,
+            upkeep_interval: millis("archive.upkeep.interval.ms", 10)?,
+            join_files: own.number("archive.join.files", 2, 1_000)?,
+            checkpoint_interval: own.number("archive.checkpoint.versions", 1, 10_000)?,
+            keep_removed: millis("archive.keep.removed.ms", 0)?,
+            keep_versions: millis("archive.keep.versions.ms", 3_600_000)?,
             rate_bytes: Some(bytes("archive.rate.bytes", 0)?).filter(|rate| *rate > 0),
             hot_limit_bytes: Some(bytes("archive.hot.limit.bytes", 0)?).filter(|limit| *limit > 0),
             drops_when_full: one_of(own, "archive.when.full", ["refuse", "drop"])? == "drop",

@@ -136,6 +136,36 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("archive.interval.ms", None, "30000", "The pause between two rounds of the archival job."),
     setting(
+        "archive.upkeep.interval.ms",
+        None,
+        "3600000",
+        "The pause between two rounds of a table's upkeep: small files are joined, checkpoints written, what no version needs removed.",
+    ),
+    setting(
+        "archive.join.files",
+        None,
+        "8",
+        "So many small files in a row, and upkeep makes one of them; two are enough where nothing can follow them any more.",
+    ),
+    setting(
+        "archive.checkpoint.versions",
+        None,
+        "20",
+        "A checkpoint is written when the table's log has grown by so many versions.",
+    ),
+    setting(
+        "archive.keep.removed.ms",
+        None,
+        "86400000",
+        "How long a file that was taken out of its table stays there, for readers that have an older version of the table.",
+    ),
+    setting(
+        "archive.keep.versions.ms",
+        None,
+        "604800000",
+        "How long versions in the table's log stay that a checkpoint has made unnecessary.",
+    ),
+    setting(
         "archive.rate.bytes",
         None,
         "0",

@@ -5,7 +5,10 @@
 
 use async_trait::async_trait;
 
-use super::store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset};
+use super::{
+    durability::Life,
+    store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset},
+};
 use crate::model::{PartitionId, TopicId, TopicName};
 
 /// Why the archive did not do what it was asked.
@@ -135,6 +138,24 @@ pub trait ColdNotes: Send + Sync + 'static {
         expected: Option<Cold>,
         cold: Option<Cold>,
         leader_epoch: i32,
+    ) -> Result<LogState, StoreError>;
+
+    /// Whether the end of the log was compared with the archive's in this life of the storage, or the log began in it: then nothing
+    /// that is archived is lost.
+    async fn is_compared(&self, partition: &PartitionId, life: &Life) -> Result<bool, StoreError>;
+
+    /// Notes that in `life` the end of the log was compared with the archive's. Where the log ends before `cold` does, the storage
+    /// has lost what the archive has: the log goes on behind it, none of what lies below stays in the storage, and `cold` is noted.
+    /// Returns the state after it.
+    ///
+    /// # Errors
+    /// [`StoreError::FencedLeader`] when another leader has claimed the partition.
+    async fn follow_archive(
+        &self,
+        partition: &PartitionId,
+        cold: Cold,
+        leader_epoch: i32,
+        life: &Life,
     ) -> Result<LogState, StoreError>;
 
     /// The topics that have, or may have, a table.

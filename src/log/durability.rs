@@ -103,6 +103,10 @@ impl Life {
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Why a promise does not hold.

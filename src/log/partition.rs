@@ -1,6 +1,7 @@
 //! One partition: what is known of it, its appends one at a time, and who waits for it.
 
 mod append;
+mod archived;
 mod high_watermark;
 mod loss;
 mod passed_over;
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use tracing::debug;
 
 pub use self::append::Pending;
-use self::{loss::Known, passed_over::PassedOver};
+use self::{archived::Compared, loss::Known, passed_over::PassedOver};
 use super::{
     AppendError, Shared,
     archive::Cold,
@@ -51,6 +52,7 @@ struct Inner {
     claimed: Option<i32>,
     /// Outlives the state.
     known: Option<Known>,
+    compared: Option<Compared>,
     /// Counts appends of this process.
     appends: u64,
     deleted: bool,
@@ -221,6 +223,7 @@ impl Partition {
         match self.shared.store.claim(&self.id, &claim).await {
             Err(StoreError::FencedLeader(stored)) => Err(self.fenced(stored)),
             Ok(claimed) => {
+                let claimed = self.claimed_behind_archive(epoch, claimed).await;
                 self.tell_loss(known, &claimed);
                 match self.epoch_over(epoch) {
                     Some(over) => Err(self.fenced(over)),
@@ -383,6 +386,7 @@ impl Partition {
         let mut inner = self.inner.lock();
         if inner.claimed == Some(state.leader_epoch) && self.install(&mut inner, state, true) {
             let life = self.waited_for(promise);
+            inner.learn_archived();
             self.learn_end(&mut inner, promise, life);
             inner.waiters.wake();
         }

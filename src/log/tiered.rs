@@ -231,6 +231,14 @@ impl Log {
         self.shared.options.cold.as_ref()
     }
 
+    /// Sees to it that the partition's log does not end before the archive does.
+    ///
+    /// # Errors
+    /// [`StoreError::NotReady`] where that is not known now.
+    pub async fn compare_with_archive(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
+        partition.compare_with_archive().await
+    }
+
     /// The first record at or after the log start whose timestamp is at least `timestamp`.
     pub async fn find_timestamp(
         &self,

@@ -4,7 +4,19 @@
 mod support;
 
 #[cfg(feature = "archive")]
+mod loss;
+#[cfg(feature = "archive")]
+mod records;
+#[cfg(feature = "archive")]
+mod s3;
+#[cfg(all(feature = "archive", feature = "planted-faults"))]
+mod several;
+#[cfg(all(feature = "archive", feature = "planted-faults"))]
+mod steps;
+#[cfg(feature = "archive")]
 mod tiers;
+#[cfg(feature = "archive")]
+mod world;
 
 #[cfg(not(feature = "archive"))]
 mod absent {

@@ -36,6 +36,7 @@ impl Partitions for Led {
 
     async fn look(&self, id: &PartitionId) -> Result<(LogState, i64), StoreError> {
         let partition = self.0.partition(&id.topic, id.topic_id, id.index);
+        self.0.compare_with_archive(&partition).await?;
         partition.with_state(|view| (LogState::clone(view), view.high_watermark)).await
     }
 

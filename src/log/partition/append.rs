@@ -102,7 +102,11 @@ impl Partition {
             let mut inner = self.inner.lock();
             sent.iter().for_each(|sent| inner.passed_over.note(*sent));
         };
-        if let Err(error) = self.check_room(&config).await {
+        let admitted = async {
+            self.check_archived_end(&config).await?;
+            self.check_room(&config).await
+        };
+        if let Err(error) = admitted.await {
             pass_all_over();
             for (reply, _, _held) in replies {
                 let _ = reply.send(Err(AppendError::Store(error.clone())));
@@ -199,7 +203,7 @@ impl Partition {
     }
 
     /// The epoch is all that must be known for an append; the storage judges the rest.
-    async fn leader_epoch(self: &Arc<Self>) -> Result<i32, StoreError> {
+    pub(super) async fn leader_epoch(self: &Arc<Self>) -> Result<i32, StoreError> {
         let epoch = self.leads()?;
         let is_known = {
             let inner = self.inner.lock();

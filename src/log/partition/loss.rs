@@ -16,6 +16,8 @@ pub(super) struct Known {
     pub(super) end: i64,
     /// What was promised held up to here, and consumers saw it.
     pub(super) seen: i64,
+    /// What lies below is archived, and so not lost with the storage.
+    pub(super) archived: i64,
     /// The storage had less: this epoch must not go on.
     pub(super) is_over: bool,
 }
@@ -43,7 +45,7 @@ impl Partition {
         let Some(known) = inner.known.filter(|known| known.end > left) else { return false };
         inner.known = Some(Known { end: left, seen: known.seen.min(left), is_over: true, ..known });
         drop(inner);
-        self.tell_lost(left, known);
+        self.tell_lost(left.max(known.archived), known);
         true
     }
 
@@ -110,7 +112,9 @@ impl Inner {
         let (epoch, end) = (state.leader_epoch, state.next_offset);
         let seen = self.high_watermark.unwrap_or(0).min(end);
         let seen = self.known.map_or(seen, |known| known.seen.max(seen));
-        self.known = Some(Known { epoch, end, seen: seen.min(end), is_over: false });
+        let archived = self.known.map_or(0, |known| known.archived);
+        self.known = Some(Known { epoch, end, seen: seen.min(end), archived, is_over: false });
+        self.learn_archived();
     }
 
     /// An append of this broker has ended at `end`.

@@ -13,11 +13,14 @@ use crate::log::archive::ArchiveError;
 pub(super) fn open(options: &DeltaOptions) -> Result<(Arc<dyn ObjectStore>, Path), ArchiveError> {
     let url = url::Url::parse(&options.url)
         .map_err(|error| ArchiveError::Refused(format!("`{}` is not a URL: {error}", options.url)))?;
-    match url.scheme() {
-        "file" => open_folder(&url),
-        "s3" | "s3a" => open_bucket(options, &url),
-        other => Err(ArchiveError::Refused(format!("`{other}://` is neither `file://` nor `s3://`"))),
-    }
+    let (store, place) = match url.scheme() {
+        "file" => open_folder(&url)?,
+        "s3" | "s3a" => open_bucket(options, &url)?,
+        other => return Err(ArchiveError::Refused(format!("`{other}://` is neither `file://` nor `s3://`"))),
+    };
+    #[cfg(feature = "planted-faults")]
+    let store = crate::faults::objects(store);
+    Ok((store, place))
 }
 
 fn open_folder(url: &url::Url) -> Result<(Arc<dyn ObjectStore>, Path), ArchiveError> {

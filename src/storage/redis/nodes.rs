@@ -153,6 +153,14 @@ impl At<'_> {
         }
     }
 
+    /// Of the server that was last connected; empty where none is known.
+    pub(super) fn life(self) -> Life {
+        match self.nodes {
+            Nodes::One(client) => client.life(),
+            Nodes::Many(shards) => shards.client(self.slot).map_or_else(|| Life::new(""), |client| client.life()),
+        }
+    }
+
     /// Sends one command.
     pub(super) async fn query<T: FromRedisValue>(self, command: &Cmd) -> Result<T, StoreError> {
         match self.nodes {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::{
     log::{
         archive::{Archive, ArchiveError, Cold, ColdBounds, ColdCopy, ColdNotes, Table, TableChange},
+        durability::Life,
         store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset},
     },
     model::{PartitionId, TopicId, TopicName},
@@ -261,6 +262,20 @@ impl ColdNotes for FaultyNotes {
             self.archive.faults.pass(Step::Noted).await;
         }
         state
+    }
+
+    async fn is_compared(&self, id: &PartitionId, life: &Life) -> Result<bool, StoreError> {
+        self.notes.is_compared(id, life).await
+    }
+
+    async fn follow_archive(
+        &self,
+        id: &PartitionId,
+        cold: Cold,
+        leader_epoch: i32,
+        life: &Life,
+    ) -> Result<LogState, StoreError> {
+        self.notes.follow_archive(id, cold, leader_epoch, life).await
     }
 
     async fn tables(&self) -> Result<Vec<Table>, StoreError> {

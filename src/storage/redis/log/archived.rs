@@ -6,6 +6,7 @@ use super::{RedisLog, functions};
 use crate::{
     log::{
         archive::{Cold, ColdNotes, Table, TableChange},
+        durability::Life,
         store::{LogState, LogStore, StoreError},
     },
     model::{PartitionId, TopicName},
@@ -25,6 +26,28 @@ impl ColdNotes for RedisLog {
     ) -> Result<LogState, StoreError> {
         let partition = self.partition(id);
         functions::note_cold(self.at(&partition), &partition.keys, id.topic_id, (expected, cold), leader_epoch).await?;
+        self.load(id).await
+    }
+
+    async fn is_compared(&self, id: &PartitionId, life: &Life) -> Result<bool, StoreError> {
+        let partition = self.partition(id);
+        let noted = functions::compared_in(self.at(&partition), &partition.keys).await?;
+        Ok(noted.is_some_and(|noted| noted == functions::mark_of(life)))
+    }
+
+    async fn follow_archive(
+        &self,
+        id: &PartitionId,
+        cold: Cold,
+        leader_epoch: i32,
+        life: &Life,
+    ) -> Result<LogState, StoreError> {
+        let partition = self.partition(id);
+        let at = (leader_epoch, life);
+        let core = functions::follow_archive(self.at(&partition), &partition.keys, id.topic_id, &cold, at).await?;
+        if core.log_start == core.next_offset {
+            self.free(&partition, &core).await?;
+        }
         self.load(id).await
     }
 

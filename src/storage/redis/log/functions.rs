@@ -6,6 +6,7 @@ use super::core::{Core, EntryId, format_cold, parse_cold, parse_epochs};
 use crate::{
     log::{
         archive::Cold,
+        durability::Life,
         store::{Claim, StoreError},
     },
     model::{PartitionId, TopicId},
@@ -199,6 +200,42 @@ pub(super) async fn note_cold(
         ("gone", _) if answer.text(0).as_deref() == Some("missing") => Err(StoreError::NoSuchPartition),
         ("gone", _) => Err(StoreError::Quarantined(answer.text(0).unwrap_or_default())),
         _ => Err(unexpected("weir1_note_cold", &answer)),
+    }
+}
+
+/// The field that says in which life of the server the log was compared with the archive.
+const COMPARED: &str = "compared";
+
+/// What that field says of a life: short, since each state has it.
+pub(super) fn mark_of(life: &Life) -> String {
+    if life.name().is_empty() { String::new() } else { format!("{:08x}", crc32c::crc32c(life.name().as_bytes())) }
+}
+
+pub(super) async fn compared_in(at: At<'_>, keys: &Keys) -> Result<Option<String>, StoreError> {
+    let noted: Option<String> = at.query(redis::cmd("HGET").arg(&keys.state).arg(COMPARED)).await?;
+    Ok(noted.filter(|mark| !mark.is_empty()))
+}
+
+/// Moves the end of the log behind what the archive has, where it is not, and keeps in which life that was seen to.
+pub(super) async fn follow_archive(
+    at: At<'_>,
+    keys: &Keys,
+    topic: TopicId,
+    cold: &Cold,
+    (epoch, life): (i32, &Life),
+) -> Result<Core, StoreError> {
+    let mut command = call("weir1_follow_archive", keys);
+    command.arg(topic.to_string()).arg(epoch).arg(cold.bounds.end_offset).arg(cold.bounds.max_timestamp);
+    command.arg(format_cold(cold)).arg(mark_of(life));
+    let answer: Value = at.query(&command).await?;
+    let answer = Answer::of(answer).ok_or_else(|| unexpected("weir1_follow_archive", &"no words"))?;
+    match (answer.word.as_str(), answer.number(0).map(i32::try_from)) {
+        ("ok", _) => answer.core(0).ok_or_else(|| unexpected("weir1_follow_archive", &answer)),
+        ("fenced", Some(Ok(stored))) => Err(StoreError::FencedLeader(stored)),
+        ("other", _) => Err(StoreError::NoSuchPartition),
+        ("gone", _) if answer.text(0).as_deref() == Some("missing") => Err(StoreError::NoSuchPartition),
+        ("gone" | "closed", _) => Err(StoreError::Quarantined(answer.text(0).unwrap_or_default())),
+        _ => Err(unexpected("weir1_follow_archive", &answer)),
     }
 }
 

@@ -294,7 +294,7 @@ impl LogStore for RedisLog {
     async fn create(&self, id: &PartitionId) -> Result<(), StoreError> {
         let partition = self.partition(id);
         let mut command = functions::call("weir1_create", &partition.keys);
-        command.arg(id.topic_id.to_string());
+        command.arg(id.topic_id.to_string()).arg(functions::mark_of(&self.at(&partition).life()));
         let answer: redis::Value = self.at(&partition).query(&command).await?;
         let answer = functions::Answer::of(answer).ok_or_else(|| functions::unexpected("weir1_create", &"nothing"))?;
         match answer.word.as_str() {

@@ -192,7 +192,7 @@ impl RedisLog {
     }
 
     /// Gives back the memory of what lies below the log start, in steps.
-    async fn free(&self, partition: &Partition, core: &Core) -> Result<(), StoreError> {
+    pub(super) async fn free(&self, partition: &Partition, core: &Core) -> Result<(), StoreError> {
         let lowest = self.locate(partition, core, core.log_start).await?;
         let generation = self.at(partition).generation();
         let mut limit = FREED_AT_ONCE;

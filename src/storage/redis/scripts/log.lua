@@ -390,6 +390,7 @@ local function claim(keys, args)
   return load_state(keys, { args[1], unpack(args, 4) })
 end
 
+-- args: topic id, the server's life (or empty): what this server begins it has not lost.
 local function create(keys, args)
   local core, refusal = open(keys[2], args[1])
   if core then return { 'ok' } end
@@ -400,6 +401,7 @@ local function create(keys, args)
   redis.call('XGROUP', 'DESTROY', keys[1], 'weir')
   redis.call('DEL', keys[3])
   redis.call('HSET', keys[2], 'core', '1 ' .. args[1] .. ' 0 0-0 0 0 -1 -1 0 0 0 0 0')
+  if args[2] and args[2] ~= '' then redis.call('HSET', keys[2], 'compared', args[2]) end
   return { 'ok' }
 end
 
@@ -519,6 +521,33 @@ local function note_cold(keys, args)
   end
   tell(keys[1])
   return { 'ok' }
+end
+
+-- What the archive has this server may have lost: the log goes on behind it. args: topic id, leader epoch, the archive's end, the largest
+-- timestamp there, the note of it, the server's life in which the archive was asked. Where nothing is lost that life is all that is kept.
+-- Answers `ok`, the core, and where the log had ended; or `fenced` and the epoch where that is another one.
+local function follow_archive(keys, args)
+  local core, refusal = open(keys[2], args[1])
+  if not core then return refusal end
+  if tonumber(args[2]) ~= core.epoch then return { 'fenced', core.epoch } end
+  local archived, ended = tonumber(args[3]), core.next_offset
+  if archived > ended then
+    core.ms, core.seq = math.max(core.ms, tonumber(args[4]), 1), archived - 1
+    core.last = string.format('%d-%d', core.ms, core.seq)
+    local opened = redis.pcall('XSETID', keys[1], core.last, 'ENTRIESADDED', archived, 'MAXDELETEDID', '0-0')
+    if not opened.ok then return { 'closed', message(opened) } end
+    core.next_offset, core.start = archived, archived
+    core.below, core.marked, core.top, core.top_offset = core.bytes, core.bytes, -1, -1
+    core.fence = core.fence + 1
+    local epochs = redis.call('HGET', keys[2], 'epochs') or ''
+    -- The epoch that has just begun begins behind what the archive has of the one before.
+    epochs = string.gsub(epochs, ':' .. string.format('%d', ended) .. '$', ':' .. string.format('%d', archived))
+    redis.call('DEL', keys[3])
+    redis.call('HSET', keys[2], 'core', format(core), 'cold', args[5], 'epochs', epochs)
+    tell(keys[1])
+  end
+  redis.call('HSET', keys[2], 'compared', args[6])
+  return { 'ok', format(core), ended }
 end
 
 -- Keeps what a scan found. args: topic id, the core that was scanned, largest timestamp, its offset.
@@ -797,6 +826,7 @@ redis.register_function{ function_name = 'weir1_start_at', callback = start_at, 
 redis.register_function{ function_name = 'weir1_free', callback = free, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_adopt', callback = adopt, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_note_cold', callback = note_cold, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'weir1_follow_archive', callback = follow_archive, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_set_top', callback = set_top, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_expire', callback = expire, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'weir1_delete', callback = delete, flags = { 'allow-oom' } }

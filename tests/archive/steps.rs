@@ -1,0 +1,230 @@
+//! `kill -9` of Weir, of Redis and of the S3 server at every step of archiving, of a table's upkeep and of its removal.
+
+use kafka_protocol::messages::{
+    ApiKey, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
+    delete_topics_request::DeleteTopicState,
+};
+use serde_json::json;
+
+use super::{
+    records::{assert_same, read_from, records, write},
+    s3::{Gateway, S3},
+    support::{
+        Connection,
+        ledger::{create_topic, new_producer, topic},
+        process::eventually,
+        servers::{Broker, Redis},
+    },
+    world::{ALL_COLD, EARLIEST, EARLIEST_LOCAL, Place, Stops, broker, is_cold_up_to, offset_of},
+};
+
+/// In the order in which they come.
+const COPY: &[&str] = &[
+    "copy-begun",
+    "records-written",
+    "before-file-put",
+    "file-put",
+    "before-write-put",
+    "write-put",
+    "before-note",
+    "noted",
+    "before-trim",
+    "trimmed",
+];
+const UPKEEP: &[&str] =
+    &["before-optimize-put", "optimize-put", "checkpoint-put", "before-pointer-put", "pointer-put", "file-removed"];
+const REMOVAL: &[&str] = &["table-leaves", "file-removed", "version-removed", "table-removed", "table-forgotten"];
+
+/// Files are joined and taken away as soon as that can be.
+const BUSY: &[&str] = &[
+    "archive.upkeep.interval.ms=30",
+    "archive.join.files=3",
+    "archive.checkpoint.versions=3",
+    "archive.keep.removed.ms=0",
+];
+
+/// Redis whose dead come back with all they had.
+fn redis() -> Redis {
+    Redis::start(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
+const ROUND: u64 = 40;
+/// Of a test: by then there was something for upkeep to do.
+const MOST_RECORDS: u64 = 5_000;
+
+/// Writes, kills at the step, and reads all of it back; again for each step.
+fn kill_at_each(steps: &[&str], place: &mut Place, victim: Victim) {
+    let mut redis = redis();
+    let stops = Stops::new();
+    let mut current = broker(&redis, place, 0, Some(&stops), BUSY);
+    create_topic(current.address, ALL_COLD);
+    let producer = new_producer(&mut Connection::to(current.address));
+    let mut end = 0;
+    for (node, step) in (1..).zip(steps) {
+        stops.at(step);
+        write(current.address, producer, end..end + ROUND);
+        end += ROUND;
+        if UPKEEP.contains(step) {
+            // One file after the other, until there is something to do.
+            let wanted = |end: u64| {
+                let end = i64::try_from(end).expect("a short test");
+                eventually(|| stops.is_reached(step) || offset_of(current.address, EARLIEST_LOCAL) == Some(end))
+            };
+            while wanted(end) && !stops.is_reached(step) && end < MOST_RECORDS {
+                write(current.address, producer, end..end + 10);
+                end += 10;
+            }
+        }
+        stops.wait_for(step);
+        match victim {
+            Victim::Weir => {
+                drop(current);
+                stops.clear(step);
+                current = broker(&redis, place, node, Some(&stops), BUSY);
+            }
+            Victim::Redis => {
+                redis.restart();
+                stops.clear(step);
+            }
+            Victim::S3 => {
+                let Place::Lasting(server) = place else { panic!("only this server can be killed") };
+                server.kill();
+                stops.clear(step);
+                server.start_again();
+            }
+        }
+        assert!(is_cold_up_to(current.address, end), "{step}: not all is archived\n{}", current.log());
+        assert_same(&read_from(current.address, 0), &records(0..end), step);
+    }
+    assert_eq!(offset_of(current.address, EARLIEST), Some(0));
+    place.grow_old();
+    let others = |place: &Place| {
+        let told = place.ask_others();
+        let end = i64::try_from(end).expect("a short test");
+        let expected = json!([end, end, 0, end - 1]);
+        assert_eq!(json!([told["rows"], told["offsets"], told["low"], told["high"]]), expected, "{told}");
+        usize::try_from(told["files"].as_u64().expect("a number")).expect("a number")
+    };
+    // Where files can be made old, upkeep takes the orphans.
+    if !matches!(place, Place::Bucket(_)) {
+        let mut left = (0, Vec::new());
+        let is_clean = eventually(|| {
+            place.grow_old();
+            left = (others(place), place.data_files());
+            left.0 == left.1.len()
+        });
+        assert!(is_clean, "the table has {} files, and there are {:#?}", left.0, left.1);
+    } else {
+        others(place);
+    }
+    assert_same(&read_from(current.address, 0), &records(0..end), "after upkeep");
+}
+
+#[derive(Clone, Copy)]
+enum Victim {
+    Weir,
+    Redis,
+    S3,
+}
+
+#[test]
+fn weir_is_killed_at_each_step_of_a_copy_into_a_folder() {
+    kill_at_each(COPY, &mut Place::folder(), Victim::Weir);
+}
+
+#[test]
+fn weir_is_killed_at_each_step_of_a_copy_into_a_bucket() {
+    kill_at_each(COPY, &mut Place::Bucket(S3::start()), Victim::Weir);
+}
+
+#[test]
+fn weir_is_killed_at_each_step_of_upkeep() {
+    kill_at_each(UPKEEP, &mut Place::folder(), Victim::Weir);
+}
+
+#[test]
+fn redis_is_killed_at_each_step_of_a_copy() {
+    kill_at_each(COPY, &mut Place::folder(), Victim::Redis);
+}
+
+#[test]
+fn the_s3_server_is_killed_at_each_step() {
+    let steps: Vec<&str> = COPY.iter().chain(UPKEEP).copied().collect();
+    kill_at_each(&steps, &mut Place::Lasting(Gateway::start()), Victim::S3);
+}
+
+fn delete_topic(broker: &Broker) {
+    let doomed = DeleteTopicState::default().with_name(Some(topic()));
+    let request = DeleteTopicsRequest::default().with_topics(vec![doomed]).with_timeout_ms(10_000);
+    let answer: DeleteTopicsResponse = Connection::to(broker.address).call(ApiKey::DeleteTopics as i16, 6, &request);
+    assert_eq!(answer.responses[0].error_code, 0);
+}
+
+/// Deletes a topic, kills Weir at the step, and finds nothing of the topic left; again for each step.
+fn remove_with_kills(place: &Place) {
+    let redis = redis();
+    let stops = Stops::new();
+    let mut current = broker(&redis, place, 0, Some(&stops), &[]);
+    for (node, step) in (1..).zip(REMOVAL) {
+        create_topic(current.address, ALL_COLD);
+        let producer = new_producer(&mut Connection::to(current.address));
+        write(current.address, producer, 0..ROUND);
+        assert!(is_cold_up_to(current.address, ROUND), "{step}: not all is archived\n{}", current.log());
+        stops.at(step);
+        delete_topic(&current);
+        stops.wait_for(step);
+        drop(current);
+        stops.clear(step);
+        current = broker(&redis, place, node, Some(&stops), &[]);
+        assert!(eventually(|| place.files().is_empty()), "{step}: {:?}\n{}", place.files(), current.log());
+        let tables = || {
+            let tables: redis::RedisResult<i64> =
+                redis::cmd("HLEN").arg("{korvet:catalog}:tables").query(&mut redis.connection());
+            tables.ok()
+        };
+        // It may still be loading.
+        assert!(eventually(|| tables() == Some(0)), "{step}: a table is still noted");
+        let gone = eventually(|| offset_of(current.address, EARLIEST).is_none());
+        assert!(gone, "{step}: the topic is still there");
+    }
+}
+
+#[test]
+fn a_topics_removal_from_a_folder_is_finished_by_whoever_comes_after() {
+    remove_with_kills(&Place::folder());
+}
+
+#[test]
+fn a_topics_removal_from_a_bucket_is_finished_by_whoever_comes_after() {
+    remove_with_kills(&Place::Bucket(S3::start()));
+}
+
+#[test]
+fn deleted_records_stay_deleted_wherever_weir_is_killed() {
+    let (redis, place, stops) = (redis(), Place::folder(), Stops::new());
+    let mut current = broker(&redis, &place, 0, Some(&stops), &[]);
+    create_topic(current.address, ALL_COLD);
+    let producer = new_producer(&mut Connection::to(current.address));
+    let mut end = 0;
+    for (node, step) in (1..).zip(["before-delete-put", "delete-put"]) {
+        write(current.address, producer, end..end + ROUND);
+        end += ROUND;
+        assert!(is_cold_up_to(current.address, end), "{step}: not all is archived\n{}", current.log());
+        stops.at(step);
+        let start = end - 15;
+        let partition = DeleteRecordsPartition::default().with_offset(i64::try_from(start).expect("a short test"));
+        let doomed = DeleteRecordsTopic::default().with_name(topic()).with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![doomed]).with_timeout_ms(10_000);
+        let answer: DeleteRecordsResponse =
+            Connection::to(current.address).call(ApiKey::DeleteRecords as i16, 2, &request);
+        assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+        stops.wait_for(step);
+        drop(current);
+        stops.clear(step);
+        current = broker(&redis, &place, node, Some(&stops), &[]);
+        let start_offset = i64::try_from(start).expect("a short test");
+        assert!(eventually(|| offset_of(current.address, EARLIEST) == Some(start_offset)), "{step}");
+        assert_same(&read_from(current.address, start_offset), &records(start..end), step);
+    }
+}
