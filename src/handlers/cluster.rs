@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kafka_protocol::protocol::StrBytes;
 
-use super::Services;
+use super::{Listener, Services};
 use crate::{
     cluster::{Broker, View},
     model::{NodeId, TopicId},
@@ -38,12 +38,22 @@ impl PartitionLeader {
 }
 
 impl Services {
-    /// Every live broker that has the caller's listener and can be asked.
+    /// Every live broker that has the caller's listener and can be asked; this one where there is none. librdkafka forgets each
+    /// broker that an answer does not name, and never asks anybody again after one that names nobody (its issue 5301).
     pub(super) fn brokers(&self, caller: &Caller) -> Vec<BrokerAddress> {
         let listener = self.listener(caller);
         let view = self.cluster.view();
         let named = view.live.iter().filter(|broker| self.is_named(broker.node));
-        named.filter_map(|broker| address(broker, listener)).collect()
+        let mut named: Vec<BrokerAddress> = named.filter_map(|broker| address(broker, &listener.name)).collect();
+        if named.is_empty() {
+            named.push(BrokerAddress {
+                node: self.identity.node,
+                host: StrBytes::from_string(listener.advertised_host.clone()),
+                port: i32::from(listener.advertised_port),
+                rack: None,
+            });
+        }
+        named
     }
 
     /// A broker that is cut off does not name itself, so that clients ask the others.
@@ -53,7 +63,7 @@ impl Services {
 
     /// A live broker that has the caller's listener.
     pub(super) fn broker_address(&self, node: NodeId, caller: &Caller) -> Option<BrokerAddress> {
-        address(self.cluster.view().broker(node)?, self.listener(caller))
+        address(self.cluster.view().broker(node)?, &self.listener(caller).name)
     }
 
     /// Every live broker, where assignments name them.
@@ -65,7 +75,7 @@ impl Services {
     pub(super) fn coordinator_of(&self, name: &str, caller: &Caller) -> Option<BrokerAddress> {
         let view = self.cluster.view();
         let coordinator = view.coordinator(name)?.broker;
-        address(coordinator, self.listener(caller)).filter(|broker| self.is_named(broker.node))
+        address(coordinator, &self.listener(caller).name).filter(|broker| self.is_named(broker.node))
     }
 
     pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {
@@ -74,7 +84,7 @@ impl Services {
 
     /// For answers that name many partitions.
     pub(super) fn reachable_brokers(&self, caller: &Caller) -> ReachableBrokers {
-        let (view, listener) = (self.cluster.view(), self.listener(caller));
+        let (view, listener) = (self.cluster.view(), &self.listener(caller).name);
         let nodes = view.live.iter().filter(|broker| broker.endpoint(listener).is_some()).map(|broker| broker.node);
         let cut_off = self.cluster.is_cut_off().then_some(self.identity.node);
         ReachableBrokers { nodes: nodes.collect(), cut_off, view }
@@ -85,8 +95,8 @@ impl Services {
         Some(self.leader_of(topic, index)).filter(|leader| leader.node.is_some_and(|node| node != self.identity.node))
     }
 
-    fn listener(&self, caller: &Caller) -> &str {
-        &self.identity.listeners.get(caller.listener).expect("a caller came in on one of the listeners").name
+    fn listener(&self, caller: &Caller) -> &Listener {
+        self.identity.listeners.get(caller.listener).expect("a caller came in on one of the listeners")
     }
 }
 

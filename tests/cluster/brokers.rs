@@ -109,9 +109,13 @@ impl Broker {
         self.is_stopped = false;
     }
 
+    pub(crate) fn terminate(&self) {
+        signal(self.child.id(), "TERM");
+    }
+
     /// SIGTERM, and the end.
     pub(crate) fn stop(&mut self) {
-        signal(self.child.id(), "TERM");
+        self.terminate();
         assert_eq!(wait(&mut self.child), Some(0), "broker {} ends well", self.node);
     }
 }

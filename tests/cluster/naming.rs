@@ -107,3 +107,26 @@ fn who_asks_another_than_the_leader_is_told_where_the_leader_is() {
     let answer: OffsetForLeaderEpochResponse = other.call(ApiKey::OffsetForLeaderEpoch as i16, 4, &request);
     assert_eq!(answer.topics[0].partitions[0].error_code, NOT_LEADER);
 }
+
+/// librdkafka forgets each broker that an answer does not name, and after one that names nobody it never asks again.
+#[test]
+fn a_broker_that_leaves_last_still_names_somebody() {
+    let mut cluster = Cluster::start(0);
+    let rarely = ["broker.session.timeout.ms=60000", "broker.heartbeat.interval.ms=30000"];
+    for node in [1, 2] {
+        cluster.join_with(node, "127.0.0.1:0", &["--override", rarely[0], "--override", rarely[1]]);
+    }
+    cluster.until_known_by_all();
+    let mut connection = cluster.brokers[0].connect();
+    // The other is gone before this one has heard of it, so it hands over to nobody.
+    let mut redis = cluster.redis.connection();
+    let _: i64 =
+        redis::cmd("HDEL").arg("{korvet:catalog}:brokers").arg("live:2").query(&mut redis).expect("it was there");
+    cluster.brokers[0].terminate();
+    let is_left = || redis::cmd("HEXISTS").arg("{korvet:catalog}:brokers").arg("live:1").query(&mut redis) == Ok(false);
+    assert!(eventually(is_left));
+    for _ in 0..20 {
+        let named = metadata(&mut connection, &[]).brokers;
+        assert_eq!(named.iter().map(|broker| broker.node_id.0).collect::<Vec<_>>(), [1]);
+    }
+}

@@ -25,6 +25,7 @@ use crate::{
     },
     storage::redis::{
         catalog::RedisCatalogStore,
+        durability::RedisDurability,
         log::{self as redis_log, RedisLog},
         testing::TestRedis,
     },
@@ -73,6 +74,7 @@ impl World {
         let client = self.redis.client().await;
         let stopping = CancellationToken::new();
         tokio::spawn(client.clone().supervise(stopping.clone()));
+        let durability = RedisDurability::start(client.clone().into(), None, Tasks::new()).await.expect("Redis is up");
         let logs = Arc::new(RedisLog::new(client.clone(), Clock::system(), redis_log::Options::default()));
         let settings = [("remote.log.storage.system.enable", "true"), ("log.retention.check.interval.ms", "1")];
         let topics = Catalog::load(
@@ -90,7 +92,9 @@ impl World {
         let notes = Arc::new(FaultyNotes { notes: logs.clone(), archive: self.archive.clone() });
         let tier = ColdTier::new(Arc::new(self.archive.clone()), notes, options);
         // Without a cache every read goes to Redis or the archive.
-        let log_options = log::Options { cold: Some(tier.clone()), tail_cache_bytes: 0, ..log::Options::default() };
+        let dial = Dial { durability, ..Dial::default() };
+        let log_options =
+            log::Options { cold: Some(tier.clone()), tail_cache_bytes: 0, dial, ..log::Options::default() };
         let log = Arc::new(Log::new(logs.clone(), Clock::system(), Tasks::new(), log_options));
         Broker { logs, log, topics, tier, _supervised: stopping.drop_guard() }
     }
