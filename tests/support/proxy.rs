@@ -26,7 +26,7 @@ pub enum Weather {
 
 struct Shared {
     weather: Weather,
-    links: Vec<(TcpStream, TcpStream)>,
+    links: Vec<(usize, TcpStream, TcpStream)>,
     connections: usize,
 }
 
@@ -63,7 +63,7 @@ impl Proxy {
 
     /// Ends every connection.
     pub fn drop_all(&self) {
-        for (client, server) in self.shared.lock().expect("no panic").links.drain(..) {
+        for (_, client, server) in self.shared.lock().expect("no panic").links.drain(..) {
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
         }
@@ -85,13 +85,15 @@ fn connect(client: TcpStream, port: u16, shared: &Arc<Mutex<Shared>>) {
     let copy = |stream: &TcpStream| stream.try_clone().expect("a socket");
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    inner.links.push((copy(&client), copy(&server)));
+    let number = inner.connections;
+    inner.links.push((number, copy(&client), copy(&server)));
     for (from, to, is_answer) in [(copy(&client), copy(&server), false), (server, client, true)] {
         let shared = shared.clone();
         thread::spawn(move || {
             carry(&from, &to, is_answer, &shared);
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
+            shared.lock().expect("no panic").links.retain(|(other, ..)| *other != number);
         });
     }
 }

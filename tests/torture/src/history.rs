@@ -143,6 +143,11 @@ impl Recorder {
         Ok(Self { client: client.to_owned(), clock, file: Mutex::new(file) })
     }
 
+    /// Microseconds of the run.
+    pub fn now(&self) -> u64 {
+        self.clock.micros()
+    }
+
     pub fn record(&self, kind: Kind, operation: Operation) {
         let mut file = self.file.lock().expect("no panic while writing");
         let event = Event { time: self.clock.micros(), client: self.client.clone(), kind, operation };

@@ -28,7 +28,7 @@ use rdkafka::{
 };
 
 use self::{
-    checker::Finding,
+    checker::{Allowed, Finding, Loss},
     history::{Event, Kind, Operation, Recorder, Role, RunClock},
     settings::{Durability, Setting, Settings},
     world::{ClientKind, PARTITIONS, TOPICS, World},
@@ -81,6 +81,9 @@ struct RunOptions {
     /// For a Weir with planted faults: what it is to do wrong. A run that finds nothing fails.
     #[arg(long)]
     fault: Option<String>,
+    /// Carries out only those strikes that these words are in.
+    #[arg(long)]
+    only: Option<String>,
     /// Keeps histories and logs also when nothing was found.
     #[arg(long)]
     keep: bool,
@@ -88,6 +91,9 @@ struct RunOptions {
     #[arg(long)]
     plan: bool,
 }
+
+/// The file of a run with when it began: microseconds since 1970.
+const START: &str = "start";
 
 const LOAD: [ClientKind; 10] = [
     ClientKind { library: "librdkafka", role: "producer", group: "", idempotent: true },
@@ -120,11 +126,13 @@ fn create_topics(bootstrap: &str, durability: Durability) -> Result<(), String> 
     Ok(())
 }
 
-/// Plays the run; what is in the folder then tells everything.
+/// Plays the run; what is in the folder then tells everything. Once clients run it goes on to the end: what does not work is a
+/// problem of the run, and all that was seen is judged.
 fn play(options: &RunOptions, settings: Settings, strikes: &[nemesis::Strike]) -> Result<(), String> {
     let start = history::wall_micros();
     let folder = settings.folder.clone();
     let durability = settings.durability;
+    fs::write(folder.join(START), start.to_string()).map_err(|error| error.to_string())?;
     let recorder = Recorder::create(&folder, "nemesis", RunClock::since(start)).map_err(|error| error.to_string())?;
     let nobody = Operation::Start { role: Role::Nemesis, library: String::new(), idempotent: false, group: None };
     recorder.record(Kind::Info, nobody);
@@ -136,29 +144,48 @@ fn play(options: &RunOptions, settings: Settings, strikes: &[nemesis::Strike]) -
     }
     let began = Instant::now();
     let end = began + Duration::from_secs_f64(options.minutes * 60.0);
-    nemesis::strike(&mut world, strikes, end, &recorder)?;
-    thread::sleep(end.saturating_duration_since(Instant::now()));
-    world.heal()?;
     let problem = |error: String| recorder.record(Kind::Info, Operation::Problem { error });
+    nemesis::strike(&mut world, strikes, end, &recorder);
+    thread::sleep(end.saturating_duration_since(Instant::now()));
+    let _ = world.heal().map_err(problem);
     let _ = world.finish_clients(|kind| kind.role == "producer").map_err(problem);
     let _ = world.finish_clients(|_| true).map_err(problem);
-    world.run_client(FINAL)?;
+    let _ = world.run_client(FINAL).map_err(problem);
     let _ = world.finish_clients(|kind| kind.role == "final").map_err(problem);
     Ok(())
 }
 
 fn judge(folder: &Path, durability: Durability) -> io::Result<(Vec<Event>, Vec<Finding>)> {
     let events = history::read_all(folder)?;
-    let losses = if durability.may_lose() { reported_losses(folder)? } else { Vec::new() };
-    let findings = checker::check(&events, &losses);
+    let mut allowed = Allowed::default();
+    if durability.may_lose() {
+        let start = fs::read_to_string(folder.join(START))?;
+        let start =
+            start.trim().parse().map_err(|_| io::Error::other("the time at which the run began is not a number"))?;
+        allowed = Allowed { losses: reported_losses(folder, start)?, deaths: deaths(&events) };
+    }
+    let findings = checker::check(&events, &allowed);
     Ok((events, findings))
+}
+
+/// When a Redis may have lost what it had not saved.
+fn deaths(events: &[Event]) -> Vec<u64> {
+    let is_death = |action: &str| action.contains("Redis master") || action.contains("failover");
+    let strikes = events.iter().filter(|event| event.kind == Kind::Invoke);
+    strikes
+        .filter(|event| matches!(&event.operation, Operation::Strike { action } if is_death(action)))
+        .map(|event| event.time)
+        .collect()
 }
 
 fn run(options: RunOptions) -> Result<bool, String> {
     let seed = options.seed.unwrap_or_else(history::wall_micros);
     let length = Duration::from_secs_f64(options.minutes * 60.0);
     let durability = options.durability.unwrap_or(options.setting.durability());
-    let strikes = nemesis::schedule(seed, options.setting, durability, length);
+    // Where few are left, the time is full of them all the same.
+    let planned = length * if options.only.is_some() { 20 } else { 1 };
+    let mut strikes = nemesis::schedule(seed, options.setting, durability, planned);
+    strikes.retain(|strike| options.only.as_ref().is_none_or(|words| strike.to_string().contains(words)));
     println!("torture: seed {seed}, {}, {}, {:.1} minutes", options.setting, durability.level(), options.minutes);
     if options.plan {
         strikes.iter().for_each(|strike| println!("after {:?}: {strike}", strike.after));
@@ -205,26 +232,43 @@ fn check(folder: &Path, durability: Durability) -> Result<bool, String> {
 }
 
 /// What the brokers' logs say was lost.
-fn reported_losses(folder: &Path) -> io::Result<Vec<checker::Loss>> {
+fn reported_losses(folder: &Path, start: u64) -> io::Result<Vec<Loss>> {
     let mut losses = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("broker-")) {
-            losses.extend(fs::read_to_string(&path)?.lines().filter_map(loss_in));
+            losses.extend(fs::read_to_string(&path)?.lines().filter_map(|line| loss_in(line, start)));
         }
     }
+    losses.sort_by_key(|loss| loss.time);
     Ok(losses)
 }
 
-/// The range that a line of a broker's log tells of, if it does.
-fn loss_in(line: &str) -> Option<checker::Loss> {
+/// The range of acknowledged records that a line of a broker's log tells of, if it does; what was lost without ever having been
+/// acknowledged is told in a WARN line. `start` is when the run began: microseconds since 1970.
+fn loss_in(line: &str, start: u64) -> Option<Loss> {
     let word = |name: &str| {
         let rest = line.split_once(&format!(" {name}="))?.1;
         Some(rest.split(' ').next().unwrap_or(rest).trim_matches('"').to_owned())
     };
+    let (at, rest) = line.split_once(' ')?;
+    if !rest.trim_start().starts_with("ERROR ") {
+        return None;
+    }
     let partition = format!("{}/{}", word("topic")?, word("partition")?);
     let (from, last): (i64, i64) = (word("first_lost")?.parse().ok()?, word("last_lost")?.parse().ok()?);
-    Some(checker::Loss { partition, from, end: last + 1 })
+    let epoch = word("epoch")?.parse().ok()?;
+    Some(Loss { partition, from, end: last + 1, epoch, time: time_of_run(at, start)? })
+}
+
+/// The time of a log's line (`2026-11-23T20:00:00.123456Z`) in microseconds of the run, which takes less than a day.
+fn time_of_run(text: &str, start: u64) -> Option<u64> {
+    const DAY: u64 = 24 * 60 * 60 * 1_000_000;
+    let mut parts = text.split_once('T')?.1.trim_end_matches('Z').split(':');
+    let (hours, minutes): (u64, u64) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let seconds: f64 = parts.next()?.parse().ok()?;
+    let of_day = (hours * 60 + minutes) * 60_000_000 + history::micros(Duration::try_from_secs_f64(seconds).ok()?);
+    Some((of_day + DAY - start % DAY) % DAY)
 }
 
 fn main() -> ExitCode {
@@ -249,8 +293,12 @@ mod tests {
 
     #[test]
     fn a_brokers_log_tells_what_was_lost() {
-        let line = "2026-11-23T20:00:00Z ERROR weir::log: Redis came back topic=t partition=2 first_lost=7 last_lost=9 records=3 epoch=1";
-        assert_eq!(loss_in(line), Some(checker::Loss { partition: "t/2".to_owned(), from: 7, end: 10 }));
-        assert_eq!(loss_in("2026-11-23T20:00:00Z INFO weir::log: started topic=t"), None);
+        // Half a second after the run began, and after midnight.
+        let start = 1_795_564_799_750_000;
+        let line = "2026-11-25T00:00:00.250000Z ERROR weir::log: Redis came back topic=t partition=2 first_lost=7 last_lost=9 records=3 epoch=1";
+        let loss = Loss { partition: "t/2".to_owned(), from: 7, end: 10, epoch: 1, time: 500_000 };
+        assert_eq!(loss_in(line, start), Some(loss));
+        assert_eq!(loss_in(&line.replace("ERROR", " WARN"), start), None);
+        assert_eq!(loss_in("2026-11-23T20:00:00Z ERROR weir::log: started topic=t", start), None);
     }
 }

@@ -195,26 +195,40 @@ pub fn schedule(seed: u64, setting: Setting, durability: Durability, length: Dur
     }
 }
 
-/// Carries the strikes out, in order, those that begin before `end`.
-pub fn strike(world: &mut World, strikes: &[Strike], end: Instant, recorder: &Recorder) -> Result<(), String> {
+/// Carries the strikes out, in order, those that begin before `end`. What cannot be done is told as a problem, and the next one
+/// comes; a server is not struck while others are not well.
+pub fn strike(world: &mut World, strikes: &[Strike], end: Instant, recorder: &Recorder) {
+    let problem = |error| recorder.record(Kind::Info, Operation::Problem { error });
     for strike in strikes {
         if Instant::now() + strike.after > end {
             break;
         }
         thread::sleep(strike.after);
-        for node in world.start_ended()? {
-            let action = format!("broker {node} had ended and is started again");
-            recorder.record(Kind::Info, Operation::Strike { action });
+        match world.start_ended() {
+            Ok(ended) => ended.into_iter().for_each(|node| {
+                let action = format!("broker {node} had ended and is started again");
+                recorder.record(Kind::Info, Operation::Strike { action });
+            }),
+            Err(error) => problem(error),
         }
         if strike.what.is_on_servers() {
-            world.servers.until_well()?;
+            match world.servers.until_well() {
+                Ok(mended) => mended.into_iter().for_each(|action| {
+                    recorder.record(Kind::Info, Operation::Strike { action });
+                }),
+                Err(error) => {
+                    problem(format!("{error}, so there is no {strike}"));
+                    continue;
+                }
+            }
         }
         let action = strike.to_string();
         recorder.record(Kind::Invoke, Operation::Strike { action: action.clone() });
-        carry_out(world, strike)?;
-        recorder.record(Kind::Ok, Operation::Strike { action });
+        match carry_out(world, strike) {
+            Ok(()) => recorder.record(Kind::Ok, Operation::Strike { action }),
+            Err(error) => problem(format!("{action}: {error}")),
+        }
     }
-    Ok(())
 }
 
 fn carry_out(world: &mut World, strike: &Strike) -> Result<(), String> {

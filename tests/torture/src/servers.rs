@@ -1,9 +1,11 @@
 //! The Redis of a run: one server, three that Sentinels watch, or a cluster of six; and the links by which they are reached.
 
 use std::{
-    fs,
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    io::Write as _,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -20,6 +22,9 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A Sentinel takes ten seconds to turn a server that it finds with the wrong role, and twice that to hear of one.
 const UNTIL_WELL: Duration = Duration::from_secs(120);
+const UNTIL_MENDED: Duration = Duration::from_secs(45);
+/// Redis gives a planned failover up after five.
+const UNTIL_FAILED_OVER: Duration = Duration::from_secs(6);
 
 enum Deployment {
     Single(Redis),
@@ -33,6 +38,18 @@ pub struct Servers {
     pub links: Vec<Proxy>,
     /// With what a server begins again: how it is to be reached.
     announcements: Vec<Vec<String>>,
+    /// Where it is told what does not get well.
+    folder: PathBuf,
+}
+
+/// A node of a cluster as it sees itself.
+struct Seen {
+    place: usize,
+    id: String,
+    /// Whom it follows; nobody where it leads.
+    follows: Option<String>,
+    has_slots: bool,
+    offset: i64,
 }
 
 impl Servers {
@@ -41,11 +58,12 @@ impl Servers {
         let _ = tempfile::env::override_temp_dir(&settings.folder);
         let program = bound_program(settings).map_err(|error| error.to_string())?;
         let arguments = settings.durability.redis_arguments();
+        let folder = settings.folder.clone();
         let mut this = match settings.setting {
             Setting::Single | Setting::Brokers => {
                 let redis = Redis::run(&program, arguments);
                 let links = (0..Setting::MOST_BROKERS).map(|_| Proxy::to(redis.port)).collect();
-                Self { deployment: Deployment::Single(redis), links, announcements: vec![Vec::new()] }
+                Self { deployment: Deployment::Single(redis), links, announcements: vec![Vec::new()], folder }
             }
             Setting::Sentinel => {
                 let servers: Vec<Redis> = (0..3).map(|_| Redis::run(&program, arguments)).collect();
@@ -60,14 +78,14 @@ impl Servers {
                     servers[1..].iter().all(|replica| replica.info("replication").contains("master_link_status:up"))
                 })?;
                 let watched = Watched::over(&program, servers, master);
-                Self { deployment: Deployment::Watched(watched), links, announcements }
+                Self { deployment: Deployment::Watched(watched), links, announcements, folder }
             }
             Setting::Cluster => {
                 // A slot of many records keeps its master busy for a while.
                 let more = [arguments, &["--cluster-node-timeout", "3000"]].concat();
                 let cluster = Cluster::run(&program, &more, true);
                 let (links, announcements) = announce(cluster.nodes.iter().map(|node| &node.redis), "cluster");
-                Self { deployment: Deployment::Cluster(cluster), links, announcements }
+                Self { deployment: Deployment::Cluster(cluster), links, announcements, folder }
             }
         };
         for place in 0..this.count() {
@@ -141,9 +159,104 @@ impl Servers {
     }
 
     /// Every replica that could be promoted has what its master has, and all agree on who is a master: what is promised is promised
-    /// for one failure, and another one may come.
-    pub fn until_well(&self) -> Result<(), String> {
-        until("every server of Redis follows or leads", || self.is_well())
+    /// for one failure, and another one may come. What had to be done by hand for that.
+    pub fn until_well(&self) -> Result<Vec<String>, String> {
+        let mut mended = Vec::new();
+        let mut looked = Instant::now();
+        let well = until("every server of Redis follows or leads", || {
+            if self.is_well() {
+                return true;
+            }
+            if looked.elapsed() > UNTIL_MENDED {
+                looked = Instant::now();
+                let what = self.mend();
+                self.tell_state(&what);
+                mended.extend(what);
+            }
+            false
+        });
+        well.map(|()| mended)
+    }
+
+    /// As whoever looks after a cluster does: a failover may leave a replica behind one that leads no longer, and Redis does not turn
+    /// it (its issue 15472).
+    fn mend(&self) -> Vec<String> {
+        let Deployment::Cluster(cluster) = &self.deployment else { return Vec::new() };
+        let seen: Vec<Seen> = (0..self.count()).filter_map(|place| self.see(cluster, place)).collect();
+        let of = |id: &str| seen.iter().find(|node| node.id == id);
+        let leader_of = |node: &Seen| {
+            let mut follows = node.follows.as_deref();
+            (0..seen.len()).find_map(|_| match of(follows?) {
+                Some(next) if next.follows.is_none() => Some(next.id.clone()),
+                next => {
+                    follows = next.and_then(|next| next.follows.as_deref());
+                    None
+                }
+            })
+        };
+        let has_follower = |id: &String| seen.iter().any(|node| node.follows.as_ref() == Some(id));
+        let mut done = Vec::new();
+        let mut tell = |node: &Seen, words: &[&str]| {
+            let command = format!("CLUSTER {} by hand on Redis server {}", words.join(" "), node.place + 1);
+            let connected =
+                redis::Client::open(self.server(node.place).url()).and_then(|client| client.get_connection());
+            let told = connected.and_then(|mut server| redis::cmd("CLUSTER").arg(words).exec(&mut server));
+            done.push(told.map_or_else(|error| format!("{command}: {error}"), |()| command.clone()));
+        };
+        for node in &seen {
+            let direct = node.follows.as_deref().and_then(of);
+            let lone = |other: &&Seen| other.follows.is_none() && other.has_slots && !has_follower(&other.id);
+            match (&node.follows, leader_of(node)) {
+                (Some(_), Some(leader)) if direct.is_some_and(|direct| direct.id != leader) => {
+                    tell(node, &["REPLICATE", &leader]);
+                }
+                // They follow each other: who has more leads.
+                (Some(_), None)
+                    if direct.is_some_and(|direct| (direct.offset, direct.place) < (node.offset, node.place)) =>
+                {
+                    tell(node, &["FAILOVER", "TAKEOVER"]);
+                }
+                (None, _) if !node.has_slots => {
+                    if let Some(leader) = seen.iter().find(lone) {
+                        tell(node, &["REPLICATE", &leader.id]);
+                    }
+                }
+                _ => {}
+            }
+        }
+        done
+    }
+
+    fn see(&self, cluster: &Cluster, place: usize) -> Option<Seen> {
+        let nodes = ask_cluster(&cluster.nodes[place].redis, "NODES");
+        let words: Vec<&str> = nodes.lines().find(|line| line.contains("myself"))?.split(' ').collect();
+        let replication = self.replication(place);
+        let offset = replication.lines().find_map(|line| line.strip_prefix("master_repl_offset:")?.parse().ok());
+        Some(Seen {
+            place,
+            id: (*words.first()?).to_owned(),
+            follows: words.get(3).filter(|id| **id != "-").map(|id| (*id).to_owned()),
+            has_slots: words.len() > 8,
+            offset: offset.unwrap_or(0),
+        })
+    }
+
+    /// For whoever looks into it later.
+    fn tell_state(&self, mended: &[String]) {
+        let mut text = format!("{:?}\n", mended);
+        for place in 0..self.count() {
+            let port = (self.server(place).port, self.links[place].address.port());
+            let _ = writeln!(text, "\nserver {} {port:?}\n{}", place + 1, self.replication(place));
+            if let Deployment::Cluster(cluster) = &self.deployment {
+                let redis = &cluster.nodes[place].redis;
+                let _ = writeln!(text, "{}\n{}", ask_cluster(redis, "NODES"), ask_cluster(redis, "INFO"));
+            }
+        }
+        if let Deployment::Watched(watched) = &self.deployment {
+            let _ = writeln!(text, "{:#?}", watched.masters());
+        }
+        let file = OpenOptions::new().create(true).append(true).open(self.folder.join("not-well.txt"));
+        let _ = file.and_then(|mut file| file.write_all(text.as_bytes()));
     }
 
     fn is_well(&self) -> bool {
@@ -174,13 +287,8 @@ impl Servers {
             }
             Deployment::Cluster(cluster) => {
                 let knows_all = |place: usize| {
-                    let ask = |word: &str| {
-                        let asked: redis::RedisResult<String> = redis::Client::open(cluster.nodes[place].redis.url())
-                            .and_then(|client| client.get_connection())
-                            .and_then(|mut node| redis::cmd("CLUSTER").arg(word).query(&mut node));
-                        asked.unwrap_or_default()
-                    };
-                    let (state, nodes) = (ask("INFO"), ask("NODES"));
+                    let redis = &cluster.nodes[place].redis;
+                    let (state, nodes) = (ask_cluster(redis, "INFO"), ask_cluster(redis, "NODES"));
                     let every_link =
                         self.links.iter().all(|link| nodes.contains(&format!(":{}@", link.address.port())));
                     state.contains("cluster_state:ok")
@@ -228,14 +336,20 @@ impl Servers {
         self.server_mut(place).start_again_with(&words);
     }
 
-    /// A planned failover. It may be refused.
+    /// A planned failover. It may be refused. A cluster answers before it begins; it is over, or given up, when this returns: what is
+    /// done to a server meanwhile would be a second failure at a time.
     pub fn fail_over(&self, number: usize) {
         match &self.deployment {
             Deployment::Single(_) => {}
             Deployment::Watched(watched) => drop(watched.fail_over()),
             Deployment::Cluster(cluster) => {
-                let replica = &cluster.nodes[self.replica(number)].redis;
+                let place = self.replica(number);
+                let replica = &cluster.nodes[place].redis;
                 let _ = redis::cmd("CLUSTER").arg("FAILOVER").exec(&mut replica.connection());
+                let asked = Instant::now();
+                while asked.elapsed() < UNTIL_FAILED_OVER && !self.replication(place).contains("role:master\r") {
+                    thread::sleep(LOOK_AGAIN);
+                }
             }
         }
     }
@@ -244,6 +358,7 @@ impl Servers {
     pub fn move_slot(&self, number: usize) -> Result<(), String> {
         let Deployment::Cluster(cluster) = &self.deployment else { return Ok(()) };
         let masters = self.of_role("master");
+        let [_, _, ..] = masters[..] else { return Err("no two masters answer".to_owned()) };
         let (from, to) = (masters[number % masters.len()], masters[(number + 1) % masters.len()]);
         let mut connection = self.server(from).connection();
         let key: Option<String> =
@@ -287,8 +402,14 @@ impl Servers {
             }
             self.limit_memory(place, "0");
         }
-        self.until_well()
+        self.until_well().map(drop)
     }
+}
+
+/// Nothing where it does not answer.
+fn ask_cluster(node: &Redis, word: &str) -> String {
+    let connected = redis::Client::open(node.url()).and_then(|client| client.get_connection());
+    connected.and_then(|mut node| redis::cmd("CLUSTER").arg(word).query(&mut node)).unwrap_or_default()
 }
 
 /// A link to each server, which it gives as its own address; and how it is told again.

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::{CLOCKS_DIFFER, Fault, Finding, Run};
 use crate::history::{Kind, Operation, Role};
 
+/// Redis saves what it has within this time (µs), where it is set up to save at all.
+const SAVED_WITHIN: u64 = 20_000_000;
+
 struct Commit {
     invoked: u64,
     /// None: never answered.
@@ -19,12 +22,12 @@ struct Commits {
 }
 
 impl Commits {
-    /// What was surely committed before `time`, at least.
-    fn least(&self, time: u64) -> i64 {
-        let surely = self
-            .all
-            .iter()
-            .filter(|commit| matches!(commit.answered, Some((answered, Kind::Ok)) if answered + CLOCKS_DIFFER < time));
+    /// What was surely committed before `time`, at least: answered well, and not since a death at which it may not have been saved.
+    fn least(&self, time: u64, deaths: &[u64]) -> i64 {
+        let surely = self.all.iter().filter(|commit| {
+            let Some((answered, Kind::Ok)) = commit.answered else { return false };
+            answered + CLOCKS_DIFFER < time && !may_be_lost(answered, time, deaths)
+        });
         surely.map(|commit| commit.offset).max().unwrap_or(0)
     }
 
@@ -35,14 +38,23 @@ impl Commits {
         perhaps.map(|commit| commit.offset).max().unwrap_or(0)
     }
 
-    /// A commit whose answer was lost may take effect late, as with Kafka: then its offset is remembered after newer ones.
-    fn was_left_open(&self, offset: i64, time: u64) -> bool {
+    /// Whether a commit of `offset` may have taken effect after `from`: one that was not over by then, or whose answer was lost. As
+    /// with Kafka that may come late, and its offset is remembered after newer ones.
+    fn may_have_come_late(&self, offset: i64, from: u64, until: u64) -> bool {
         self.all.iter().any(|commit| {
-            commit.offset == offset
-                && commit.invoked < time + CLOCKS_DIFFER
-                && matches!(commit.answered, None | Some((_, Kind::Info)))
+            let is_open = match commit.answered {
+                None | Some((_, Kind::Info)) => true,
+                Some((answered, Kind::Ok)) => answered + CLOCKS_DIFFER >= from,
+                Some(_) => false,
+            };
+            commit.offset == offset && commit.invoked < until + CLOCKS_DIFFER && is_open
         })
     }
+}
+
+/// Whether what was stored at `stored` may be gone at `time`.
+fn may_be_lost(stored: u64, time: u64, deaths: &[u64]) -> bool {
+    deaths.iter().any(|death| stored < *death && *death < stored + SAVED_WITHIN && *death < time)
 }
 
 impl Commit {
@@ -77,12 +89,51 @@ pub(super) fn check(run: &Run<'_>, findings: &mut Vec<Finding>) {
         }
     }
     let none = Commits::default();
-    for observed in observations(run) {
-        let commits = commits.get(&(observed.group, observed.partition)).unwrap_or(&none);
-        let (least, most) = (commits.least(observed.from), commits.most(observed.until));
+    let deaths = &run.allowed.deaths;
+    let mut observed: HashMap<(&str, &str), Vec<Observation<'_>>> = HashMap::new();
+    for seen in observations(run) {
+        observed.entry((seen.group, seen.partition)).or_default().push(seen);
+    }
+    for (key, observed) in observed {
+        let commits = commits.get(&key).unwrap_or(&none);
+        check_observed(commits, deaths, observed, findings);
+    }
+}
+
+fn check_observed(commits: &Commits, deaths: &[u64], mut observed: Vec<Observation<'_>>, findings: &mut Vec<Finding>) {
+    observed.sort_unstable_by_key(|seen| seen.from);
+    let mut by_answer: Vec<(u64, u64, i64)> =
+        observed.iter().map(|seen| (seen.until, seen.from, seen.offset)).collect();
+    by_answer.sort_unstable();
+    let mut by_answer = by_answer.into_iter().peekable();
+    // Of what was told before, the highest: when it was asked for, when it was told.
+    let mut told: Option<(i64, u64, u64)> = None;
+    for observed in observed {
+        while let Some((until, from, offset)) = by_answer.next_if(|(until, ..)| until + CLOCKS_DIFFER < observed.from) {
+            if told.is_none_or(|(highest, ..)| highest <= offset) {
+                told = Some((offset, from, until));
+            }
+        }
+        let (least, most) = (commits.least(observed.from, deaths), commits.most(observed.until));
         let Observation { group, partition, client, offset, .. } = observed;
         let what = if observed.is_first_read { "went on at" } else { "was told" };
-        let fault = if offset < least && !commits.was_left_open(offset, observed.until) && run.losses.is_empty() {
+        if let Some((before, from, until)) = told.filter(|(before, ..)| offset < *before) {
+            let is_lost = may_be_lost(until, observed.until, deaths);
+            if !is_lost && !commits.may_have_come_late(offset, from, observed.until) {
+                findings.push(Finding {
+                    fault: if observed.is_first_read { Fault::WentBack } else { Fault::CommitWentBack },
+                    partition: partition.to_owned(),
+                    offset: Some(offset),
+                    record: None,
+                    time: observed.until,
+                    text: format!("{client} {what} offset {offset} for group {group}; {before} was told at {until} µs"),
+                });
+                continue;
+            }
+            // From here on it counts from there.
+            told = Some((offset, observed.from, observed.until));
+        }
+        let fault = if offset < least && !commits.may_have_come_late(offset, u64::MAX, observed.until) {
             if observed.is_first_read { Fault::WentBack } else { Fault::CommitWentBack }
         } else if offset > most {
             if observed.is_first_read { Fault::Skipped } else { Fault::CommitInvented }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::{Fault, Finding, Run, log::Log};
+use super::{Fault, Finding, Run, TOLD_LATE, log::Log};
 use crate::history::{Event, Operation, Role};
 
 pub(super) fn check<'a>(run: &Run<'a>, log: &Log<'a>, findings: &mut Vec<Finding>) {
     // The offset that comes next; none where a member begins anew.
     let mut next: HashMap<(&str, &str), Option<i64>> = HashMap::new();
+    // When the latest loss was reported that sent a consumer back.
+    let mut sent_back: HashMap<(&str, &str), u64> = HashMap::new();
     let mut owners: HashMap<(&str, i32, &str), &str> = HashMap::new();
     for event in run.events {
         let client = event.client.as_str();
@@ -36,16 +38,23 @@ pub(super) fn check<'a>(run: &Run<'a>, log: &Log<'a>, findings: &mut Vec<Finding
                 };
                 let end = offset + i64::try_from(records.len()).expect("records that fit memory");
                 next.insert((client, partition.as_str()), Some(end));
-                if let Some(expected) = expected.filter(|expected| expected != offset)
-                    && !(expected > *offset && run.has_losses(partition))
-                {
-                    let fault = if *offset > expected { Fault::Skipped } else { Fault::WentBack };
-                    let text = format!("{client} read offset {offset} when {expected} was next");
-                    findings.push(finding(fault, event, partition, Some(*offset), text));
-                }
                 if role != Some(Role::Final) {
                     check_content(run, log, event, partition, *offset, records, findings);
                 }
+                let Some(expected) = expected.filter(|expected| expected != offset) else { continue };
+                // Each loss sends it back once.
+                let latest = sent_back.entry((client, partition.as_str())).or_default();
+                let loss = run.losses(partition).find(|loss| {
+                    let is_new = *latest < loss.time && loss.time < event.time + TOLD_LATE;
+                    is_new && loss.from < expected && *offset < expected
+                });
+                if let Some(loss) = loss {
+                    *latest = loss.time;
+                    continue;
+                }
+                let fault = if *offset > expected { Fault::Skipped } else { Fault::WentBack };
+                let text = format!("{client} read offset {offset} when {expected} was next");
+                findings.push(finding(fault, event, partition, Some(*offset), text));
             }
             _ => {}
         }
@@ -64,7 +73,7 @@ fn check_content(
 ) {
     for (offset, (client, sequence)) in (first..).zip(records) {
         let there = log.at(partition, offset);
-        if there == Some((client.as_str(), *sequence)) || run.was_reported_lost(partition, offset) {
+        if there == Some((client.as_str(), *sequence)) || run.loss_of(partition, offset, event.time).is_some() {
             continue;
         }
         let there = there.map_or("nothing".to_owned(), |(client, sequence)| format!("{client}:{sequence}"));

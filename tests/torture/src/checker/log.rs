@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Fault, Finding, Run, produced::Produced};
+use super::{Fault, Finding, HEARD_LATE, Run, produced::Produced};
 use crate::history::{Kind, Operation, Role};
 
 type Record<'a> = (&'a str, u64);
@@ -49,14 +49,17 @@ impl<'a> Log<'a> {
         for (partition, log) in &self.partitions {
             log.check(run, partition, produced, findings);
         }
-        let mut given: HashMap<(&str, i64), Record<'_>> = HashMap::new();
+        let mut given: HashMap<(&str, i64), (Record<'_>, u64)> = HashMap::new();
         for event in run.events {
             if let (Kind::Ok, Operation::Produce { partition, sequence, offset: Some(offset @ 0..), .. }) =
                 (event.kind, &event.operation)
             {
                 let record = (event.client.as_str(), *sequence);
-                let before = *given.entry((partition, *offset)).or_insert(record);
-                if before != record && !run.was_reported_lost(partition, *offset) {
+                let (before, at) = *given.entry((partition, *offset)).or_insert((record, event.time));
+                if run.loss_of(partition, *offset, at).is_some() {
+                    // It is the other's now.
+                    given.insert((partition, *offset), (record, event.time));
+                } else if before != record {
                     let text = format!(
                         "offset {offset} was given to {}:{} and to {}:{sequence}",
                         before.0, before.1, event.client
@@ -70,8 +73,8 @@ impl<'a> Log<'a> {
             let partition = sent.partition;
             let places = self.partitions.get(partition).and_then(|log| log.places.get(&(*client, *sequence)));
             let excused = match offset {
-                Some(offset) => run.was_reported_lost(partition, offset),
-                None => run.has_losses(partition),
+                Some(offset) => run.loss_of(partition, offset, time).is_some(),
+                None => run.losses(partition).any(|loss| time < loss.time + HEARD_LATE),
             };
             let who = format!("{client}:{sequence}");
             match (places, offset) {

@@ -3,6 +3,7 @@
 mod commits;
 mod consumers;
 mod log;
+mod losses;
 mod produced;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,10 @@ use crate::history::{Event, Kind, Operation, PartitionName, Role};
 
 /// Clocks of two processes differ by less than this (µs).
 const CLOCKS_DIFFER: u64 = 5_000;
+/// A client that is slow hears of an answer, or gives records to its application, this long after they came (µs).
+const HEARD_LATE: u64 = 10_000_000;
+/// The broker that tells of a loss may do so after another one goes on in a newer epoch (µs).
+const TOLD_LATE: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -33,6 +38,8 @@ pub enum Fault {
     WatermarkWentBack,
     WatermarkTooEarly,
     WatermarkTooLate,
+    LossTooWide,
+    LossWithoutEpoch,
     Stuck,
 }
 
@@ -55,6 +62,8 @@ impl fmt::Display for Fault {
             Self::WatermarkWentBack => "a high watermark went back without a new leader epoch",
             Self::WatermarkTooEarly => "a high watermark was beyond the end of the log",
             Self::WatermarkTooLate => "a high watermark did not cover an acknowledged write",
+            Self::LossTooWide => "a record was reported lost and is there",
+            Self::LossWithoutEpoch => "records were lost without a newer leader epoch",
             Self::Stuck => "a client did not get on after all was healed",
         })
     }
@@ -74,17 +83,28 @@ pub struct Finding {
     pub text: String,
 }
 
-/// Acknowledged records that the broker said it lost: offsets from `from` to below `end`, with a raised epoch.
+/// Acknowledged records that a broker said it lost: offsets from `from` to below `end`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     pub partition: PartitionName,
     pub from: i64,
     pub end: i64,
+    /// The leader epoch that ended with it: what comes after has a newer one.
+    pub epoch: i32,
+    /// When the broker said it (µs of the run).
+    pub time: u64,
 }
 
-/// Losses count only where the setting allows them: pass none where nothing may be lost.
-pub fn check(events: &[Event], losses: &[Loss]) -> Vec<Finding> {
-    let run = Run::of(events, losses);
+/// What a setting allows that loses what Redis had not saved. Nothing of it where nothing may be lost.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    pub losses: Vec<Loss>,
+    /// When Redis lost what it had not saved, if anything: committed offsets are among it, and no broker knows which (µs).
+    pub deaths: Vec<u64>,
+}
+
+pub fn check(events: &[Event], allowed: &Allowed) -> Vec<Finding> {
+    let run = Run::of(events, allowed);
     let produced = produced::Produced::of(&run);
     let log = log::Log::of(&run);
     let mut findings = Vec::new();
@@ -93,9 +113,11 @@ pub fn check(events: &[Event], losses: &[Loss]) -> Vec<Finding> {
     commits::check(&run, &mut findings);
     consumers::check(&run, &log, &mut findings);
     watermarks::check(&run, &log, &produced, &mut findings);
+    losses::check(&run, &log, &produced, &mut findings);
     for event in events {
-        // Where records were lost a client may have to give up: an idempotent producer, a reader that is not to begin elsewhere.
-        if let (Operation::Problem { error }, []) = (&event.operation, losses) {
+        if let Operation::Problem { error } = &event.operation
+            && !run.may_give_up(event)
+        {
             let text = format!("{}: {error}", event.client);
             findings.push(Finding {
                 fault: Fault::Stuck,
@@ -122,12 +144,12 @@ struct Client {
 /// The events with what every check needs to know of them.
 struct Run<'a> {
     events: &'a [Event],
-    losses: &'a [Loss],
+    allowed: &'a Allowed,
     clients: HashMap<&'a str, Client>,
 }
 
 impl<'a> Run<'a> {
-    fn of(events: &'a [Event], losses: &'a [Loss]) -> Self {
+    fn of(events: &'a [Event], allowed: &'a Allowed) -> Self {
         let mut clients = HashMap::new();
         for event in events {
             if let Operation::Start { role, idempotent, group, .. } = &event.operation {
@@ -135,7 +157,7 @@ impl<'a> Run<'a> {
                 clients.insert(event.client.as_str(), client);
             }
         }
-        Self { events, losses, clients }
+        Self { events, allowed, clients }
     }
 
     fn role(&self, client: &str) -> Option<Role> {
@@ -150,12 +172,22 @@ impl<'a> Run<'a> {
         self.clients.get(client)?.group.as_deref()
     }
 
-    fn was_reported_lost(&self, partition: &str, offset: i64) -> bool {
-        self.losses.iter().any(|loss| loss.partition == partition && (loss.from..loss.end).contains(&offset))
+    fn losses(&self, partition: &str) -> impl Iterator<Item = &'a Loss> {
+        self.allowed.losses.iter().filter(move |loss| loss.partition == partition)
     }
 
-    fn has_losses(&self, partition: &str) -> bool {
-        self.losses.iter().any(|loss| loss.partition == partition)
+    /// The loss that took what a client was told at `time` of this offset.
+    fn loss_of(&self, partition: &str, offset: i64, time: u64) -> Option<&'a Loss> {
+        self.losses(partition).find(|loss| (loss.from..loss.end).contains(&offset) && time < loss.time + HEARD_LATE)
+    }
+
+    /// After records were lost an idempotent producer may have to give up, and a reader that is not to begin elsewhere.
+    fn may_give_up(&self, problem: &Event) -> bool {
+        let may = match self.role(&problem.client) {
+            Some(Role::Producer) => self.is_idempotent(&problem.client),
+            role => role == Some(Role::Reader),
+        };
+        may && self.allowed.losses.iter().any(|loss| loss.time < problem.time + TOLD_LATE)
     }
 
     /// Pairs what a client asked with the answer: for clients that do one thing of a kind at a time.

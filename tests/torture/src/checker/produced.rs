@@ -53,9 +53,8 @@ impl<'a> Produced<'a> {
     /// What was sent after another record was acknowledged lies behind it, whoever sent the two.
     pub(super) fn check_order(&self, run: &Run<'a>, findings: &mut Vec<Finding>) {
         for (partition, mut by_invocation) in self.intervals() {
-            if run.has_losses(partition) {
-                continue;
-            }
+            // Where records are lost, later ones get their offsets.
+            by_invocation.retain(|(_, at, offset, _)| run.loss_of(partition, *offset, *at).is_none());
             by_invocation.sort_unstable();
             let mut by_answer = by_invocation.clone();
             by_answer.sort_unstable_by_key(|(_, answered, ..)| *answered);

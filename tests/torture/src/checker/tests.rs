@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Loss, check};
+use super::{Allowed, Fault, Loss, check};
 use crate::history::{Event, Kind, Operation, Role};
 
 const P: &str = "t/0";
@@ -12,7 +12,7 @@ const MS: u64 = 1_000;
 #[derive(Default)]
 struct Story {
     events: Vec<Event>,
-    losses: Vec<Loss>,
+    allowed: Allowed,
 }
 
 impl Story {
@@ -96,14 +96,20 @@ impl Story {
         self
     }
 
-    fn lost(&mut self, from: i64, end: i64) -> &mut Self {
-        self.losses.push(Loss { partition: P.to_owned(), from, end });
+    /// Reported by a broker; the epoch is the one that is over.
+    fn lost(&mut self, time: u64, from: i64, end: i64, epoch: i32) -> &mut Self {
+        self.allowed.losses.push(Loss { partition: P.to_owned(), from, end, epoch, time: time * MS });
+        self
+    }
+
+    fn has_problem(&mut self, time: u64, client: &str) -> &mut Self {
+        self.add(time, client, Kind::Info, Operation::Problem { error: "no answer".to_owned() });
         self
     }
 
     fn faults(&mut self) -> Vec<Fault> {
         self.events.sort_by_key(|event| event.time);
-        let mut faults: Vec<Fault> = check(&self.events, &self.losses).iter().map(|finding| finding.fault).collect();
+        let mut faults: Vec<Fault> = check(&self.events, &self.allowed).iter().map(|finding| finding.fault).collect();
         faults.dedup();
         faults
     }
@@ -159,9 +165,57 @@ fn a_record_that_nobody_sent_is_invented() {
 #[test]
 fn a_loss_that_was_reported_with_its_range_is_none_and_another_is() {
     let mut story = Story::sound();
-    story.acknowledged(400, "q", 1, 3).acknowledged(500, "q", 2, 4).lost(3, 5);
+    story.acknowledged(400, "q", 1, 3).acknowledged(500, "q", 2, 4).lost(600, 3, 5, 0);
     assert_eq!(story.faults(), []);
-    story.acknowledged(600, "q", 3, 5);
+    story.acknowledged(610, "q", 3, 5);
+    assert_eq!(story.faults(), [Fault::LostWrite]);
+}
+
+#[test]
+fn a_loss_excuses_only_what_was_acknowledged_before_it() {
+    let mut story = Story::sound();
+    story.lost(600, 3, 5, 0).acknowledged(60_000, "q", 1, 3);
+    assert_eq!(story.faults(), [Fault::LostWrite]);
+}
+
+#[test]
+fn a_record_that_was_reported_lost_is_not_there() {
+    let mut story = Story::sound();
+    story.lost(5_000, 1, 9, 0);
+    assert_eq!(story.faults(), [Fault::LossTooWide]);
+    let mut story = Story::new();
+    story.acknowledged(100, "p", 0, 0).acknowledged(200, "q", 0, 1).lost(5_000, 1, 2, 0);
+    story.acknowledged(5_100, "q", 1, 1).is_in_the_end(&[("p", 0), ("q", 1)]);
+    assert_eq!(story.faults(), [], "its offset is another's now");
+}
+
+#[test]
+fn after_a_loss_the_epoch_is_newer() {
+    let told = |epoch| {
+        let mut story = Story::sound();
+        story.acknowledged(400, "q", 1, 3).told_end(450, 4, 6).lost(600, 3, 4, 6).told_end(700, 3, epoch);
+        story.faults()
+    };
+    assert_eq!(told(7), []);
+    assert_eq!(told(6), [Fault::WatermarkWentBack, Fault::LossWithoutEpoch]);
+}
+
+#[test]
+fn a_loss_sends_a_reader_back_once() {
+    let mut story = Story::sound();
+    story.sent(310, "q", 1).read(340, "reader", 0, &[("p", 0), ("q", 0), ("p", 1), ("q", 1)]).lost(600, 3, 4, 0);
+    story.read(700, "reader", 1, &[("q", 0), ("p", 1)]);
+    assert_eq!(story.faults(), []);
+    story.read(800, "reader", 0, &[("p", 0)]);
+    assert_eq!(story.faults(), [Fault::WentBack]);
+}
+
+#[test]
+fn a_loss_of_one_partition_excuses_no_other() {
+    let mut story = Story::sound();
+    story.lost(600, 3, 5, 0);
+    story.allowed.losses[0].partition = "t/1".to_owned();
+    story.acknowledged(400, "q", 1, 3);
     assert_eq!(story.faults(), [Fault::LostWrite]);
 }
 
@@ -266,6 +320,35 @@ fn a_committed_offset_does_not_go_back() {
 }
 
 #[test]
+fn what_was_told_of_a_committed_offset_does_not_go_back() {
+    let told = |first: Kind| {
+        let mut story = Story::sound();
+        story.committed(310, "m", 1, first).committed(330, "m", 2, Kind::Info).told_commit(400, 2).told_commit(450, 1);
+        story.faults()
+    };
+    assert_eq!(told(Kind::Ok), [Fault::CommitWentBack]);
+    assert_eq!(told(Kind::Info), [], "the first commit may have come late");
+}
+
+#[test]
+fn a_committed_offset_goes_back_only_where_redis_died_before_it_was_saved() {
+    let told = |death: u64| {
+        let mut story = Story::sound();
+        story.committed(330, "m", 2, Kind::Ok).told_commit(350, 2).told_commit(60_000, 1).committed(
+            100,
+            "m",
+            1,
+            Kind::Ok,
+        );
+        story.allowed.deaths.push(death * MS);
+        story.faults()
+    };
+    assert_eq!(told(1_000), []);
+    assert_eq!(told(50_000), [Fault::CommitWentBack], "it was saved by then");
+    assert_eq!(told(70_000), [Fault::CommitWentBack], "it died later");
+}
+
+#[test]
 fn a_partition_has_one_owner_in_a_generation() {
     let mut story = Story::sound();
     story.assigned(310, "m", 3).revoked(320, "m").assigned(330, "n", 3);
@@ -295,6 +378,20 @@ fn a_high_watermark_covers_what_was_acknowledged_and_no_more_than_there_is() {
 #[test]
 fn a_client_that_does_not_get_on_is_a_finding() {
     let mut story = Story::sound();
-    story.add(500, "p", Kind::Info, Operation::Problem { error: "no answer".to_owned() });
+    story.has_problem(500, "p");
     assert_eq!(story.faults(), [Fault::Stuck]);
+}
+
+#[test]
+fn after_a_loss_an_idempotent_producer_or_a_reader_may_give_up_and_nobody_else() {
+    for (client, may) in
+        [("p", true), ("reader", true), ("plain", false), ("m", false), ("observer", false), ("final", false)]
+    {
+        let mut story = Story::sound();
+        story.lost(600, 3, 4, 0).has_problem(700, client);
+        assert_eq!(story.faults().is_empty(), may, "{client}");
+    }
+    let mut story = Story::sound();
+    story.has_problem(500, "p").lost(5_000, 3, 4, 0);
+    assert_eq!(story.faults(), [Fault::Stuck], "the loss came later");
 }

@@ -41,6 +41,8 @@ pub(super) fn check<'a>(run: &Run<'a>, log: &Log<'a>, produced: &Produced<'a>, f
         earlier.sort_unstable_by_key(|seen| seen.told);
         let mut earlier = earlier.into_iter().peekable();
         let mut acknowledged = intervals.get(partition).cloned().unwrap_or_default();
+        // What was lost is no longer covered in a newer epoch, and what was told of the epoch before is checked no further.
+        acknowledged.retain(|(_, at, offset, _)| run.loss_of(partition, *offset, *at).is_none());
         acknowledged.sort_unstable_by_key(|(_, answered, ..)| *answered);
         let mut acknowledged = acknowledged.into_iter().peekable();
         let mut highest: Option<&Seen<'_>> = None;
@@ -65,16 +67,14 @@ pub(super) fn check<'a>(run: &Run<'a>, log: &Log<'a>, produced: &Produced<'a>, f
                 );
                 report(Fault::WatermarkWentBack, now, text);
             }
-            if let Some((offset, at, (client, sequence))) =
-                covered.filter(|(offset, ..)| *offset >= now.offset && !run.has_losses(partition))
-            {
+            if let Some((offset, at, (client, sequence))) = covered.filter(|(offset, ..)| *offset >= now.offset) {
                 let text = format!(
                     "{} was told {}, but {client}:{sequence} had been acknowledged at offset {offset} at {at} µs",
                     now.client, now.offset
                 );
                 report(Fault::WatermarkTooLate, now, text);
             }
-            if now.offset > end && !run.was_reported_lost(partition, now.offset - 1) {
+            if now.offset > end && run.loss_of(partition, now.offset - 1, now.told).is_none() {
                 let text = format!("{} was told {}, and the log ends at {end}", now.client, now.offset);
                 report(Fault::WatermarkTooEarly, now, text);
             }

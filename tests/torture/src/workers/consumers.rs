@@ -2,12 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientContext, Message, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
@@ -23,9 +27,14 @@ const BETWEEN_COMMITS: Duration = Duration::from_millis(300);
 /// The next offset of each partition that is read.
 type Positions = BTreeMap<(String, i32), i64>;
 
+/// Records of a partition that follow each other, the first of them at an offset.
+type RecordRun = (String, i32, i64, Vec<(String, u64)>);
+
 struct Reading {
     worker: Arc<Worker>,
     state: Mutex<State>,
+    /// Of the last answer to JoinGroup; none comes before what it assigned is taken.
+    generation: AtomicI32,
 }
 
 #[derive(Default)]
@@ -35,7 +44,7 @@ struct State {
     held: Vec<(String, i32)>,
     committed: Positions,
     /// Records that were read and are not in the history yet.
-    run: Option<(String, i32, i64, Vec<(String, u64)>)>,
+    run: Option<RecordRun>,
 }
 
 impl Reading {
@@ -105,7 +114,20 @@ fn identity_of(payload: &[u8]) -> Option<(String, u64)> {
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
-impl ClientContext for Reading {}
+impl ClientContext for Reading {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(generation) = generation_in(message) {
+            self.generation.store(generation, Ordering::Relaxed);
+        }
+        self.worker.log(facility, message);
+    }
+}
+
+/// librdkafka gives a member's generation to nobody but its log.
+fn generation_in(message: &str) -> Option<i32> {
+    let told = message.split_once("JoinGroup response: GenerationId ")?.1;
+    told.split(',').next()?.parse().ok()
+}
 
 impl ConsumerContext for Reading {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -127,7 +149,8 @@ impl ConsumerContext for Reading {
                 partitions.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
             *self.state.lock().expect("no panic") = State { held, ..State::default() };
             let partitions = names(partitions);
-            self.worker.recorder.record(Kind::Ok, Operation::Assign { partitions, generation: None });
+            let generation = Some(self.generation.load(Ordering::Relaxed)).filter(|generation| *generation >= 0);
+            self.worker.recorder.record(Kind::Ok, Operation::Assign { partitions, generation });
         }
     }
 }
@@ -149,7 +172,11 @@ fn consumer(worker: Worker, reset: &str) -> Result<BaseConsumer<Reading>, String
         .set("heartbeat.interval.ms", "500")
         .set("fetch.wait.max.ms", "200")
         .set("fetch.error.backoff.ms", "50");
-    let reading = Reading { worker: Arc::new(worker), state: Mutex::default() };
+    if !worker.options.group.is_empty() {
+        config.set("debug", "cgrp").set_log_level(RDKafkaLogLevel::Debug);
+    }
+    worker.set_debug(&mut config);
+    let reading = Reading { worker: Arc::new(worker), state: Mutex::default(), generation: AtomicI32::new(-1) };
     config.create_with_context(reading).map_err(|error| error.to_string())
 }
 
@@ -273,5 +300,18 @@ pub(super) fn share(worker: Worker) -> Result<(), String> {
             worker.problem(format!("not read or committed to the end within {:?}: {positions:?}", worker.patience()));
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn librdkafkas_log_tells_the_generation() {
+        let line =
+            "[thrd:main]: JoinGroup response: GenerationId 17, Protocol range, LeaderId a (me), my MemberId a, member";
+        assert_eq!(generation_in(line), Some(17));
+        assert_eq!(generation_in("[thrd:main]: Group \"g\" changed join state"), None);
     }
 }

@@ -16,9 +16,11 @@ use std::{
 };
 
 use clap::Args;
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 
 use crate::history::{Kind, Operation, PartitionName, Recorder, Role, RunClock};
+
+const DEBUG: &str = "TORTURE_DEBUG";
 
 /// What a worker is told. The franz-go worker takes the same.
 #[derive(Args, Clone, Debug)]
@@ -87,6 +89,19 @@ impl Worker {
             config.set(name, value);
         }
         config
+    }
+
+    /// What librdkafka tells of itself, for who looks into one that stands still: `TORTURE_DEBUG=cgrp,broker,metadata`.
+    fn set_debug(&self, config: &mut ClientConfig) {
+        if let Ok(contexts) = std::env::var(DEBUG) {
+            config.set("debug", contexts).set_log_level(RDKafkaLogLevel::Debug);
+        }
+    }
+
+    fn log(&self, facility: &str, message: &str) {
+        if std::env::var_os(DEBUG).is_some() {
+            println!("{} {facility} {message}", self.recorder.now());
+        }
     }
 
     fn patience(&self) -> Duration {
