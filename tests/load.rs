@@ -106,3 +106,21 @@ async fn topics_come_and_go_and_connections_are_held() {
     let outcome = world.load("idle", &["--connections", "20"]).await;
     assert_eq!(outcome.count("connections"), 20);
 }
+
+#[tokio::test]
+async fn what_the_sink_takes_it_answers_and_forgets() {
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
+    let listen = listen.to_string();
+    let serving = tokio::spawn({
+        let listen = listen.clone();
+        async move { load(&["sink", "--listen", &listen, "--seconds", "60"]).await }
+    });
+    while tokio::net::TcpStream::connect(&listen).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let words = ["produce", "--bootstrap", &listen, "--topic", "any", "--records", "3000", "--records-per-batch", "10"];
+    for more in [&[][..], &["--idempotent", "--connections", "3"]] {
+        assert_eq!(load(&[&words[..], more].concat()).await.count("records"), 3_000);
+    }
+    serving.abort();
+}

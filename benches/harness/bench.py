@@ -12,7 +12,7 @@ import time
 
 from . import machine, redis
 from .clients import LARGE_BATCHES, Generator, Tools
-from .contestants import Contestant, Kafka, RedisAlone, Weir
+from .contestants import Contestant, Kafka, RedisAlone, Sink, Weir
 from .works import run_cell
 
 LEAST_FREE_GIB = 4
@@ -49,9 +49,9 @@ class Bench:
         self.settings = self._settings()
         servers = [self.new_weir(mode) for mode in redis.MODES] + [RedisAlone(self.settings, alone)]
         if self.libraries:
-            servers.insert(0, Kafka(self.libraries, self.free_port))
+            servers = [Kafka(self.libraries, self.free_port), *servers, Sink(self.generator, self.free_port)]
         for server in servers:
-            layouts = [None] if isinstance(server, Kafka) else ["batch", "record"]
+            layouts = ["batch", "record"] if isinstance(server, (Weir, RedisAlone)) else [None]
             for contestant in (Contestant(server, layout) for layout in layouts):
                 if contestant.name in names:
                     self.contestants[contestant.name] = contestant
@@ -65,7 +65,7 @@ class Bench:
 
     def _start(self, server):
         server.start()
-        if not isinstance(server, RedisAlone):
+        if server.keeps_topics:
             time.sleep(2)
             self.starts[server.name] = {
                 "ready_seconds": server.ready_seconds,
@@ -87,7 +87,7 @@ class Bench:
         for contestant in self.contestants.values():
             # One layout is enough for Weir, which only has to touch its memory.
             is_warm = contestant.layout == "record" and self.libraries
-            if not is_warm and not isinstance(contestant.server, RedisAlone):
+            if not is_warm and contestant.server.keeps_topics:
                 try:
                     self._warm_up(contestant)
                 except Exception as error:  # noqa: BLE001 (its works will tell more)

@@ -25,6 +25,8 @@ class Process:
 
     name: str
 
+    keeps_topics = True
+
     def __init__(self, name, free_port):
         self.name, self.free_port = name, free_port
         self.folder = self.process = None
@@ -175,6 +177,7 @@ class RedisAlone:
 
     name = "redis alone"
     bootstrap = None
+    keeps_topics = False
 
     def __init__(self, settings, mode="as it comes"):
         self.settings, self.mode = settings, mode
@@ -204,6 +207,31 @@ class RedisAlone:
         if self.server:
             self.server.stop()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Sink(Process):
+    """A broker that answers and keeps nothing: what the clients alone reach. Written as the load generator is."""
+
+    keeps_topics = False
+    redis_socket = None
+
+    def __init__(self, generator, free_port):
+        super().__init__("sink", free_port)
+        self.generator = generator
+
+    def command(self):
+        return [str(self.generator.binary), "sink", "--listen", self.bootstrap]
+
+    def wait_until_ready(self, began):
+        readable, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
+        if not readable or not self.process.stdout.readline():
+            raise CannotStart(f"the sink did not start:\n{self.log_tail()}")
+
+    def broker_pids(self):
+        return [self.process.pid]
+
+    def redis_pids(self):
+        return []
 
 
 class Contestant:

@@ -22,18 +22,26 @@ class Judge:
     def __init__(self, results):
         self.results, self.lines = results, []
 
-    def add(self, goal, what, value, relation, target, unit="x"):
-        """`value` is None where its work was not run, or failed."""
+    def add(self, goal, what, value, relation, target, unit="x", limit=None):
+        """`value` is None where its work was not run, or failed. `limit` is what it would be if Weir cost nothing."""
         met = None
         if value is not None:
             met = value <= target if relation == "<=" else value >= target if relation == ">=" else value == target
-        self.lines.append({"goal": goal, "what": what, "value": value, "relation": relation, "target": target, "unit": unit, "met": met})
+        self.lines.append({"goal": goal, "what": what, "value": value, "relation": relation, "target": target, "unit": unit, "met": met, "limit": limit})
 
     def ratio(self, goal, what, title, key, contestant, relation, target, reference="kafka", over=None):
         row = self.results.get(title)
         is_there = row and contestant in row["runs"] and reference in row["runs"]
         value = ratio(row, key, contestant, reference, over) if is_there else None
-        self.add(goal, f"{what}: {contestant} / {reference}", value, relation, target)
+        limit = self.limit(row, key, contestant) if is_there and reference == "kafka" else None
+        self.add(goal, f"{what}: {contestant} / {reference}", value, relation, target, limit=limit)
+
+    @staticmethod
+    def limit(row, key, contestant):
+        """Of CPU: Redis' part alone. Of a rate: what the same clients reach with a broker that keeps nothing."""
+        if key == "cpu_us":
+            return ratio(row, "redis_cpu_us", contestant, "kafka", "cpu_us")
+        return ratio(row, key, "sink", "kafka") if key == "rate" and "sink" in row["runs"] else None
 
 
 def judged(results, extras):

@@ -6,9 +6,9 @@ import re
 
 from . import charts
 from .bench import median, ratio
-from .works import CEILING, MAIN, OTHER_MODES
+from .works import CEILING, CLIENTS, MAIN, OTHER_MODES
 
-ORDER = (*MAIN, *OTHER_MODES, *CEILING)
+ORDER = (*MAIN, *OTHER_MODES, *CEILING, *CLIENTS)
 START, END = "<!-- bench: {} -->", "<!-- end of bench: {} -->"
 
 
@@ -89,12 +89,13 @@ def flat(found, before=""):
 
 
 def goal_table(goals):
-    lines = ["| # | goal | measured | wanted | met |", "|---|---|---|---|---|"]
+    lines = ["| # | goal | measured | wanted | met | limit |", "|---|---|---|---|---|---|"]
     for goal in goals:
         unit = "x" if goal["unit"] == "x" else f" {goal['unit']}"
         value = "not measured" if goal["value"] is None else f"{number(goal['value'])}{unit}"
         met = {True: "yes", False: "**no**", None: "?"}[goal["met"]]
-        lines.append(f"| {goal['goal']} | {goal['what']} | {value} | {goal['relation']} {goal['target']:g}{unit} | {met} |")
+        limit = number(goal.get("limit")) + unit if goal.get("limit") is not None else ""
+        lines.append(f"| {goal['goal']} | {goal['what']} | {value} | {goal['relation']} {goal['target']:g}{unit} | {met} | {limit} |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from .measure import measured
 MAIN = ("kafka", "weir batch", "weir record")
 OTHER_MODES = tuple(f"weir {layout}, {mode}" for layout in ("batch", "record") for mode in ("everysec", "no AOF"))
 CEILING = ("redis alone batch", "redis alone record")
+CLIENTS = ("sink",)
 GROUPS = ("kafka", "weir batch")
 
 
@@ -122,9 +123,9 @@ def join(members):
 def all_works():
     everybody = MAIN + OTHER_MODES
     return [
-        produce("produce 1 KB, 128 KB batches", everybody + CEILING, []),
-        produce("produce 100 B, 128 KB batches", everybody + CEILING, [], size=100),
-        produce("produce 1 KB, default batching (16 KB)", everybody + CEILING, ["--batch-bytes", 16_384]),
+        produce("produce 1 KB, 128 KB batches", everybody + CEILING + CLIENTS, []),
+        produce("produce 100 B, 128 KB batches", everybody + CEILING + CLIENTS, [], size=100),
+        produce("produce 1 KB, default batching (16 KB)", everybody + CEILING + CLIENTS, ["--batch-bytes", 16_384]),
         produce("produce 100 B, 150 records a batch", MAIN + CEILING, ["--records-per-batch", 150], size=100),
         produce("produce 1 KB, 128 KB batches, lz4", MAIN, ["--compression", "lz4", "--payload", "json"]),
         produce("produce 1 KB, 128 KB batches, acks=1", MAIN, [], more=["--acks", 1]),
@@ -139,9 +140,9 @@ def all_works():
         end_to_end("generator", everybody),
         *(commits(members) for members in (1, 10, 100)),
         join(100),
-        produce_by_tool("produce 1 KB, 128 KB batches", everybody, LARGE_BATCHES, 300_000),
-        produce_by_tool("produce 100 B, 128 KB batches", everybody, LARGE_BATCHES, 1_500_000, size=100),
-        produce_by_tool("produce 1 KB, default batching (16 KB)", everybody, [], 150_000),
+        produce_by_tool("produce 1 KB, 128 KB batches", everybody + CLIENTS, LARGE_BATCHES, 300_000),
+        produce_by_tool("produce 100 B, 128 KB batches", everybody + CLIENTS, LARGE_BATCHES, 1_500_000, size=100),
+        produce_by_tool("produce 1 KB, default batching (16 KB)", everybody + CLIENTS, [], 150_000),
         produce_by_tool("produce 1 KB, 128 KB batches, lz4", MAIN, [*LARGE_BATCHES, "compression.type=lz4"], 300_000),
         produce_by_tool("produce 1 KB at 10,000 records/s", MAIN, [], 40_000, rate=10_000),
         consume("consume from the start, 1 KB", "tools", MAIN, 600_000),
@@ -154,17 +155,16 @@ def run_cell(bench, work, contestant, number):
     server = contestant.server
     server.ensure_running()
     topic = re.sub(r"[^a-z0-9]+", "-", f"{work.name} {work.load} {number} {contestant.layout}".lower()).strip("-")
-    is_alone = isinstance(server, RedisAlone)
     if server.redis_socket:
         redis.begin_small(server.redis_socket)
-    if not is_alone:
+    if server.keeps_topics:
         bench.generator.create(contestant, topic, work.partitions)
     try:
         return list(work.cells(bench, contestant, topic))
     finally:
         with contextlib.suppress(Exception):
-            if is_alone:
+            if server.keeps_topics:
+                bench.generator.delete(contestant, topic)
+            elif server.redis_socket:
                 for partition in range(work.partitions):
                     redis.call(server.redis_socket, "UNLINK", f"{topic}:{partition}")
-            else:
-                bench.generator.delete(contestant, topic)

@@ -12,6 +12,7 @@ mod member;
 mod outcome;
 mod produce;
 mod redis;
+mod sink;
 mod tail;
 mod topic;
 
@@ -50,6 +51,8 @@ enum Command {
     Join(join::Options),
     /// The ceiling: the same bytes straight to Redis, as pipelined XADDs.
     Redis(redis::Options),
+    /// A broker that keeps nothing: what the clients alone reach.
+    Sink(sink::Options),
     /// Opens connections, asks each for ApiVersions, and holds them.
     Idle(idle::Options),
 }
@@ -65,6 +68,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Commits(options) => commits::run(options).await,
         Command::Join(options) => join::run(options).await,
         Command::Redis(options) => redis::run(options).await,
+        Command::Sink(options) => sink::run(options).await,
         Command::Idle(options) => idle::run(options).await,
     }
 }
