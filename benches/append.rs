@@ -2,6 +2,7 @@
 //! `cargo bench --bench append` starts a server of its own; the machine is noisy, so compare within one run.
 
 use std::{
+    collections::HashSet,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -146,6 +147,7 @@ async fn main() {
                     leader_epoch: 0,
                     known_end: 0,
                     producers_expire_before_ms: 0,
+                    behind_passed_over: HashSet::new(),
                 };
                 sequence += records;
                 let outcome = logs.append(&id, append).await.expect("Redis is up");

@@ -177,6 +177,23 @@ fn without_the_replica_acks_all_is_refused_before_the_append_and_a_restarted_bro
 }
 
 #[test]
+fn a_first_batch_that_was_refused_for_want_of_a_replica_is_not_overtaken() {
+    let (_master, mut replica, broker) = replicated(OLD);
+    let (late, other) =
+        (new_producer(&mut Connection::to(broker.address)), new_producer(&mut Connection::to(broker.address)));
+    replica.kill();
+    let first = || send(broker.address, late, 0, 1, -1);
+    assert!(eventually(|| send(broker.address, other, 0, 1, -1) == Err(Some(ResponseError::NotEnoughReplicas))));
+    assert_eq!(first(), Err(Some(ResponseError::NotEnoughReplicas)));
+    replica.start_again();
+    assert!(eventually(|| send(broker.address, other, 0, 1, -1).is_ok()));
+    let second = || send(broker.address, late, 1, 1, -1);
+    assert_eq!(second(), Err(Some(ResponseError::KafkaStorageError)), "it is to come again");
+    assert_eq!((first(), second()), (Ok(1), Ok(2)));
+    assert_eq!(read_all(broker.address), [0, 0, 1]);
+}
+
+#[test]
 fn a_level_that_redis_can_t_keep_is_refused_with_the_remedy_and_taken_once_it_can() {
     const INVALID_CONFIG: i16 = 40;
     let redis = Redis::start(&[]);

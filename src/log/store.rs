@@ -3,6 +3,8 @@
 //! Every method may be called for the same partition by several tasks and several brokers at once; the storage decides
 //! atomically. No method is cancel-safe in the sense of undoing: a dropped write may have happened.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 
 use super::archive::Cold;
@@ -156,6 +158,9 @@ pub struct Append {
     pub known_end: i64,
     /// Producers that were not heard of since this time are forgotten (ms; `producer.id.expiration.ms`).
     pub producers_expire_before_ms: i64,
+    /// Places of batches behind one of their producer's that was not taken and may come yet. They are out of order where the
+    /// storage would take any sequence number: from a producer of which nothing is known, or behind what was lost.
+    pub behind_passed_over: HashSet<usize>,
 }
 
 /// Where a batch landed.

@@ -1,6 +1,9 @@
 //! One append at a time: what waits is stored in groups, and answered when what its topic promises holds.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -115,11 +118,12 @@ impl Partition {
         }
         // Asked for before the append: what another storage answers instead must not count as safe.
         let life = self.waited_for(config.promise);
-        match self.store_group(&config, batches).await {
+        let behind = self.behind_passed_over(&sent);
+        match self.store_group(&config, batches, behind.clone()).await {
             Ok(outcome) => {
                 let end = outcome.next_offset;
                 let answers = self.take_outcome(outcome, &timestamps, config.promise, life);
-                let answers = self.told_no_worse(answers, &sent);
+                let answers = self.told_no_worse(answers, &sent, &behind);
                 for ((reply, when, _held), answer) in replies.into_iter().zip(answers) {
                     match answer {
                         Ok(at) if when == Answer::WhenPromised => {
@@ -140,18 +144,24 @@ impl Partition {
         }
     }
 
+    fn behind_passed_over(&self, sent: &[Option<Sent>]) -> HashSet<usize> {
+        let inner = self.inner.lock();
+        sent.iter().enumerate().filter(|(_, sent)| inner.passed_over.explains(**sent)).map(|(place, _)| place).collect()
+    }
+
     /// What is out of order only since a batch before it was not taken may come again, behind that one.
     fn told_no_worse(
         &self,
         mut answers: Vec<Result<AppendedAt, AppendError>>,
         sent: &[Option<Sent>],
+        behind: &HashSet<usize>,
     ) -> Vec<Result<AppendedAt, AppendError>> {
         let mut inner = self.inner.lock();
-        for (answer, sent) in answers.iter_mut().zip(sent) {
+        for (place, (answer, sent)) in answers.iter_mut().zip(sent).enumerate() {
             match answer {
                 Ok(_) => inner.passed_over.forget(*sent),
                 Err(AppendError::Refused { refusal: AppendRefusal::OutOfOrderSequence, .. })
-                    if inner.passed_over.explains(*sent) =>
+                    if behind.contains(&place) || inner.passed_over.explains(*sent) =>
                 {
                     *answer = Err(AppendError::NotSentInTime);
                 }
@@ -178,6 +188,7 @@ impl Partition {
         self: &Arc<Self>,
         config: &LogConfig,
         batches: Vec<ValidatedBatch>,
+        behind_passed_over: HashSet<usize>,
     ) -> Result<AppendOutcome, StoreError> {
         let now_ms = self.shared.clock.now_ms();
         let leader_epoch = self.leader_epoch().await.map_err(|error| match error {
@@ -195,6 +206,7 @@ impl Partition {
             known_end: self.inner.lock().known.map_or(0, |known| known.end),
             producers_expire_before_ms: now_ms
                 .saturating_sub(self.shared.options.producer_id_expiration_ms.load(Ordering::Relaxed)),
+            behind_passed_over,
         };
         match self.shared.store.append(&self.id, append).await {
             Err(StoreError::FencedLeader(stored)) => Err(self.fenced(stored)),

@@ -1,6 +1,11 @@
 //! Batches of idempotent producers that were not taken for a reason that passes, so that a batch that was sent behind one of them is
-//! told no worse. OUT_OF_ORDER_SEQUENCE_NUMBER would be true, but librdkafka then goes on in a new producer epoch, and what is stored
-//! and waits for its answer would be stored again.
+//! told no worse, and does not take its place. OUT_OF_ORDER_SEQUENCE_NUMBER would be true of it, but librdkafka then goes on in a new
+//! producer epoch, and what is stored and waits for its answer would be stored again. If it were taken, as the first of a producer
+//! of which nothing is known, the one before it would be out of order for good.
+//!
+//! The leader's memory is enough for what clients have under way: it was sent to this leader, and when another leads by the time of the
+//! answers, they send again in order. What is left is Kafka's too: a producer's first batch lies unanswered at a leader that
+//! hangs, and its second one goes to the new leader, who knows nothing of it.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -130,14 +130,20 @@ impl Plan {
         let known = known.filter(|known| known.last_use_ms >= append.producers_expire_before_ms).cloned();
         let known = known.as_ref();
         if header.has_producer_id() {
+            let is_behind_passed_over = append.behind_passed_over.contains(&index);
             match judge(known, identity.epoch, header.base_sequence, batch.record_count()) {
+                Verdict::Accepted if known.is_none() && is_behind_passed_over => {
+                    self.answered.push((index, Err(AppendRefusal::OutOfOrderSequence)));
+                    return true;
+                }
                 Verdict::Accepted => {}
                 Verdict::Duplicate(past) => {
                     self.answered.push((index, Ok(duplicate(&past))));
                     return true;
                 }
                 Verdict::Refused(AppendRefusal::OutOfOrderSequence)
-                    if !self.producers.contains_key(&identity.id)
+                    if !is_behind_passed_over
+                        && !self.producers.contains_key(&identity.id)
                         && known.zip(basis.lost.get(&identity.id)).is_some_and(|(known, lost)| {
                             lost.explains(known, identity.epoch, header.base_sequence)
                         }) => {}

@@ -129,6 +129,10 @@ async fn after_redis_lost_records_the_log_goes_on_from_what_is_left() {
             }
         };
         assert_eq!(state.next_offset, 10);
+        // A batch behind one that may come yet does not take its place.
+        let request = Append { behind_passed_over: [0].into(), ..append(layout, vec![stamped(5, 9, 0, 15)]) };
+        let outcome = world.log.append(&world.id, request).await.expect("Redis is up");
+        assert_eq!(refusal(&outcome.batches[0]), AppendRefusal::OutOfOrderSequence);
         // What was lost is not taken for a repetition.
         let outcome = world.append(layout, vec![stamped(10, 9, 0, 10), stamped(10, 8, 0, 0)]).await;
         assert_eq!(landed(&outcome), [10, 20]);

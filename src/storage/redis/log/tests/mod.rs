@@ -9,7 +9,7 @@ mod producers;
 mod reads;
 mod retention;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -145,6 +145,7 @@ pub(super) fn append(layout: Layout, batches: Vec<ValidatedBatch>) -> Append {
         leader_epoch: 0,
         known_end: 0,
         producers_expire_before_ms: 0,
+        behind_passed_over: HashSet::new(),
     }
 }
 

@@ -87,6 +87,24 @@ async fn an_unknown_producer_may_go_on_anywhere() {
 }
 
 #[tokio::test]
+async fn a_batch_behind_one_that_was_passed_over_begins_no_sequence() {
+    for layout in LAYOUTS {
+        let world = World::new().await;
+        let behind = async |places: &[usize], batches| {
+            let behind_passed_over = places.iter().copied().collect();
+            let request = Append { behind_passed_over, ..append(layout, batches) };
+            world.log.append(&world.id, request).await.expect("Redis is up")
+        };
+        let outcome = behind(&[0], vec![stamped(2, 9, 0, 2), stamped(2, 8, 0, 2)]).await;
+        assert_eq!(refusal(&outcome.batches[0]), AppendRefusal::OutOfOrderSequence);
+        assert_eq!(outcome.batches[1].as_ref().map(|batch| batch.base_offset), Ok(0), "the other may start anywhere");
+        // With the one before it, it is in order; so is one of which it is known now that all before it landed.
+        assert_eq!(landed(&behind(&[1], vec![stamped(2, 9, 0, 0), stamped(2, 9, 0, 2)]).await), [2, 4]);
+        assert_eq!(landed(&behind(&[0, 1], vec![stamped(2, 9, 0, 4), stamped(2, 9, 0, 0)]).await), [6, 2]);
+    }
+}
+
+#[tokio::test]
 async fn a_producers_state_survives_the_broker() {
     for count in [1, 100] {
         let mut world = World::new().await;
