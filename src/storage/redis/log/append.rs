@@ -105,6 +105,7 @@ impl RedisLog {
                 producers: &writer.producers,
                 lost: &writer.lost,
                 timestamps_until: writer.timestamps_until,
+                for_function: refusals >= REFUSALS_BEFORE_FUNCTION,
             };
             let mut plan = Plan::of(&basis, append, from);
             let needs_proof = plan.answered.iter().any(|(_, answer)| is_about_the_producer(answer));
@@ -119,12 +120,12 @@ impl RedisLog {
             let is_small = plan.bytes <= self.options.small_append_max_bytes
                 && plan.accepted.iter().map(|batch| batch.records).sum::<i64>()
                     <= i64::try_from(self.options.small_append_max_records).unwrap_or(i64::MAX);
-            let by_function = refusals >= REFUSALS_BEFORE_FUNCTION && plan.fits_function();
+            let by_function = basis.for_function && plan.fits_function();
             let generation = self.at(partition).generation();
             writer.number += 1;
             let mut written = if by_function {
                 self.by_function(partition, writer, append, &core, &plan).await?
-            } else if is_small && plan.fits_function() {
+            } else if is_small && plan.fits_put() {
                 self.by_put(partition, writer, append, &core, &mut plan).await?
             } else {
                 self.by_transaction(partition, writer, append, (&core, from), &mut plan).await?

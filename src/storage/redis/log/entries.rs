@@ -62,9 +62,14 @@ impl Entries {
         self.places.len()
     }
 
+    /// Whether a Function can pass each of them on.
+    pub(super) fn pass_function(&self, most_arguments: usize) -> bool {
+        self.places.iter().all(|place| WORDS + place.arguments < most_arguments)
+    }
+
     /// Whether [`Entries::write_for_function`] can write them.
-    pub(super) fn fit_function(&self, most_arguments: usize) -> bool {
-        self.places.iter().all(|place| place.range.is_some() && WORDS + place.arguments < most_arguments)
+    pub(super) fn can_be_copied(&self) -> bool {
+        self.places.iter().all(|place| place.range.is_some())
     }
 
     /// What [`Entries::write_for_function`] writes.

@@ -43,6 +43,8 @@ pub(super) struct Basis<'a> {
     /// Redis knows less of these than they were answered.
     pub(super) lost: &'a HashMap<i64, LostProducer>,
     pub(super) timestamps_until: i64,
+    /// Only what goes together through `weir1_append`, if the first batch can.
+    pub(super) for_function: bool,
 }
 
 /// A batch that is to be written.
@@ -129,6 +131,10 @@ impl Plan {
         // An expired producer is an unknown one.
         let known = known.filter(|known| known.last_use_ms >= append.producers_expire_before_ms).cloned();
         let known = known.as_ref();
+        // The Function compares a producer's value once, and writes it once.
+        if basis.for_function && header.has_producer_id() && self.producers.contains_key(&identity.id) {
+            return false;
+        }
         if header.has_producer_id() {
             let is_behind_passed_over = append.behind_passed_over.contains(&index);
             match judge(known, identity.epoch, header.base_sequence, batch.record_count()) {
@@ -219,6 +225,9 @@ impl Plan {
                 }
             }
         };
+        if basis.for_function && !self.accepted.is_empty() && !entries.pass_function(MOST_FUNCTION_ARGUMENTS) {
+            return false;
+        }
         self.core = core;
         self.core.bytes += accepted.wire_bytes;
         self.core.take_timestamp(accepted.max_timestamp, base_offset + accepted.max_timestamp_index);
@@ -304,9 +313,14 @@ impl Plan {
         self.producers.iter().map(|(id, producer)| (Producer::field(*id), producer.value()))
     }
 
-    /// Whether the Function can write it.
+    /// Whether `weir1_put` can write it.
+    pub(super) fn fits_put(&self) -> bool {
+        self.fits_function() && self.entries.iter().all(Entries::can_be_copied)
+    }
+
+    /// Whether `weir1_append` can write it.
     pub(super) fn fits_function(&self) -> bool {
-        !self.is_repeating_producer && self.entries.iter().all(|entries| entries.fit_function(MOST_FUNCTION_ARGUMENTS))
+        !self.is_repeating_producer && self.entries.iter().all(|entries| entries.pass_function(MOST_FUNCTION_ARGUMENTS))
     }
 
     /// The rest of the arguments of `weir1_append`: how many batches, and each of them.

@@ -1,3 +1,9 @@
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    task::JoinHandle,
+};
+
 use super::*;
 
 #[tokio::test]
@@ -318,4 +324,70 @@ async fn an_append_of_very_many_batches_goes_in_steps() {
     let again = world.append(RECORD, batches).await;
     assert!(again.batches.iter().flatten().all(|batch| batch.duplicate));
     assert_eq!(again.next_offset, 4_500);
+}
+
+/// Counts the commands that name one word, from now until one names the other.
+async fn calls_until(redis: &TestRedis, word: &'static [u8], end: &'static [u8]) -> JoinHandle<usize> {
+    let socket = redis.url().trim_start_matches("redis+unix://").to_owned();
+    let mut monitor = UnixStream::connect(socket).await.expect("Redis is up");
+    monitor.write_all(b"MONITOR\r\n").await.expect("Redis is up");
+    let mut lines = BufReader::new(monitor).split(b'\n');
+    assert_eq!(lines.next_segment().await.expect("Redis is up").as_deref(), Some(&b"+OK\r"[..]));
+    tokio::spawn(async move {
+        let mut count = 0;
+        while let Some(line) = lines.next_segment().await.expect("Redis is up") {
+            if memchr::memmem::find(&line, end).is_some() {
+                break;
+            }
+            count += usize::from(memchr::memmem::find(&line, word).is_some());
+        }
+        count
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_an_application_writes_meanwhile_a_producers_batches_land() {
+    const CALLS: i64 = 20;
+    for layout in LAYOUTS {
+        let world = World::new().await;
+        let through_function = calls_until(&world.redis, b"weir1_append", b"the end").await;
+        let mut calls = redis::pipe();
+        for _ in 0..CALLS {
+            calls.cmd("FCALL").arg("weir_append").arg(3).arg(&world.keys()).arg(&["VALUE", "x"]).ignore();
+        }
+        let stop = CancellationToken::new();
+        let mut applications = Vec::new();
+        for _ in 0..3 {
+            let (calls, stop, mut connection) = (calls.clone(), stop.clone(), world.redis.connection().await);
+            applications.push(tokio::spawn(async move {
+                let mut written = 0;
+                while !stop.is_cancelled() {
+                    calls.exec_async(&mut connection).await.expect("Redis is up");
+                    written += CALLS;
+                }
+                written
+            }));
+        }
+        let mut sent = 0;
+        let mut places = Vec::new();
+        // Several batches of one producer at a time; the longer ones do not fit into the memory that small commands are copied to.
+        for (turn, count) in [1, 500, 1, 500].into_iter().enumerate() {
+            let id = i64::try_from(turn).expect("it is small");
+            let step = i32::try_from(count).expect("it is small");
+            let batches: Vec<ValidatedBatch> = (0..4).map(|at| stamped(count, id, 0, at * step)).collect();
+            places.extend(landed(&world.append(layout, batches).await).into_iter().zip((0..4).map(|at| at * step)));
+            sent += 4 * i64::from(step);
+        }
+        stop.cancel();
+        let mut written = 0;
+        for application in applications {
+            written += application.await.expect("it does not panic");
+        }
+        assert_eq!(world.load().await.next_offset, sent + written);
+        for (base, sequence) in places {
+            assert_eq!(world.records(base).await[0].value, Some(format!("{sequence}+0").into_bytes()), "{base}");
+        }
+        world.redis.command(&["PING", "the end"]).await;
+        assert!(through_function.await.expect("it only counts") > 0, "nothing went through the Function");
+    }
 }
