@@ -185,6 +185,8 @@ impl Actor {
                 () = stopping.cancelled(), if !ends => ends = true,
                 () = until(self.wake_at), if at_rest && self.wake_at.is_some() => self.time_passes(),
                 command = self.commands.recv(), if accepts => match command {
+                    // Each load looks at that itself, and there may be no rest before one succeeds.
+                    Some(Asked { command: Command::Reconsider, .. }) if self.group.is_none() => {}
                     Some(Asked { command: command @ Command::Reconsider, .. }) => self.stalled = Some(command),
                     Some(Asked { command, under }) if self.is_outdated(under) => {
                         command.refuse(CoordinatorError::NotCoordinator);

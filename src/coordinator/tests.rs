@@ -718,6 +718,20 @@ async fn of_two_that_believe_to_coordinate_only_the_later_one_writes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_that_can_not_be_loaded_is_told_of_at_once_by_its_first_request_too() {
+    let world = World::new().await;
+    world.store.set(Fault::Down);
+    for _ in 0..2 {
+        let asked = world.join("").await;
+        let told = tokio::time::timeout(Duration::from_secs(5), asked.answer()).await.expect("an answer");
+        assert!(matches!(told, Err(CoordinatorError::NotAvailable)), "{told:?}");
+    }
+    world.store.set(Fault::None);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.member().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_that_waited_while_another_broker_coordinated_takes_nothing_back() {
     let there = World::new().await;
     let member = there.member().await;
