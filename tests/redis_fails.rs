@@ -15,14 +15,24 @@ use std::{
 
 use kafka_protocol::{
     ResponseError,
-    messages::{ApiKey, ProduceResponse},
+    messages::{
+        ApiKey, FetchResponse, JoinGroupRequest, JoinGroupResponse, ListOffsetsRequest, ListOffsetsResponse,
+        OffsetFetchRequest, OffsetFetchResponse, ProduceResponse,
+        join_group_request::JoinGroupRequestProtocol,
+        list_offsets_request,
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+    },
+    protocol::StrBytes,
 };
 use support::{
     Connection, PATIENCE,
-    ledger::{attempt, batch, commit, create_topic, new_producer, produce_request, read_all, write_until},
+    ledger::{
+        attempt, batch, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
+        write_until,
+    },
     process::eventually,
     proxy::{Proxy, Weather},
-    servers::{Broker, Redis},
+    servers::{Broker, OLD, Redis, newer},
 };
 
 const SHORT: [&str; 4] = ["--override", "redis.response.timeout.ms=700", "--override", "redis.connect.timeout.ms=700"];
@@ -50,33 +60,105 @@ fn is_tried_again(error: ResponseError) -> bool {
     )
 }
 
-/// Breaks Redis, sees that a produce is refused so that it is tried again, mends Redis, and sees that the same producer goes on.
-fn refused_until_mended(redis: &Redis, broker: &Broker, state: &str, break_it: impl FnOnce(), mend_it: impl FnOnce()) {
+/// What a consumer and its group ask, each with what clients of Kafka try again after; none where all is well.
+fn consumers_are_told(address: SocketAddr, state: &str) {
+    const BOUND: Duration = Duration::from_secs(5);
+    let of_partitions = [ResponseError::KafkaStorageError, ResponseError::NotLeaderOrFollower];
+    let of_groups = [
+        ResponseError::CoordinatorNotAvailable,
+        ResponseError::CoordinatorLoadInProgress,
+        ResponseError::NotCoordinator,
+    ];
+    let asked: [(&str, fn(SocketAddr) -> i16, &[ResponseError]); 5] = [
+        ("Fetch", fetch, &of_partitions),
+        ("ListOffsets", list_offsets, &of_partitions),
+        ("JoinGroup", join, &of_groups),
+        ("OffsetFetch", offset_fetch, &of_groups),
+        // A commit may be told too that nobody knows what became of it.
+        (
+            "OffsetCommit",
+            |address| commit(address, "g", 3).map_or(0, |error| error.code()),
+            &[
+                ResponseError::CoordinatorNotAvailable,
+                ResponseError::CoordinatorLoadInProgress,
+                ResponseError::NotCoordinator,
+                ResponseError::RequestTimedOut,
+            ],
+        ),
+    ];
+    for (name, ask, tried_again) in asked {
+        let began = Instant::now();
+        let told = ResponseError::try_from_code(ask(address));
+        assert!(told.is_none_or(|error| tried_again.contains(&error)), "{state}: {name} is told {told:?}");
+        assert!(began.elapsed() < BOUND, "{state}: {name} took {:?}", began.elapsed());
+    }
+}
+
+fn fetch(address: SocketAddr) -> i16 {
+    let answer: FetchResponse = Connection::to(address).call(ApiKey::Fetch as i16, 12, &fetch_request(0, 0, -1));
+    answer.responses[0].partitions[0].error_code
+}
+
+fn list_offsets(address: SocketAddr) -> i16 {
+    let partition = list_offsets_request::ListOffsetsPartition::default().with_timestamp(-1);
+    let asked = list_offsets_request::ListOffsetsTopic::default().with_name(topic()).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+    let answer: ListOffsetsResponse = Connection::to(address).call(ApiKey::ListOffsets as i16, 7, &request);
+    answer.topics[0].partitions[0].error_code
+}
+
+/// As the one member of a group that is new each time.
+fn join(address: SocketAddr) -> i16 {
+    static JOINED: AtomicU64 = AtomicU64::new(0);
+    let group = format!("members-{}", JOINED.fetch_add(1, Ordering::Relaxed));
+    let protocol = JoinGroupRequestProtocol::default()
+        .with_name(StrBytes::from_static_str("range"))
+        .with_metadata(bytes::Bytes::from_static(b"\0\0\0\0\0\0\xff\xff\xff\xff"));
+    let request = JoinGroupRequest::default()
+        .with_group_id(StrBytes::from_string(group).into())
+        .with_session_timeout_ms(10_000)
+        .with_rebalance_timeout_ms(10_000)
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
+        .with_protocols(vec![protocol]);
+    let answer: JoinGroupResponse = Connection::to(address).call(ApiKey::JoinGroup as i16, 3, &request);
+    answer.error_code
+}
+
+fn offset_fetch(address: SocketAddr) -> i16 {
+    let topic = OffsetFetchRequestTopics::default().with_name(topic()).with_partition_indexes(vec![0]);
+    let group = OffsetFetchRequestGroup::default()
+        .with_group_id(StrBytes::from_static_str("g").into())
+        .with_topics(Some(vec![topic]));
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let answer: OffsetFetchResponse = Connection::to(address).call(ApiKey::OffsetFetch as i16, 8, &request);
+    answer.groups[0].error_code
+}
+
+/// Breaks Redis, sees that a produce is refused with `code`, mends Redis, and sees that the same producer goes on.
+fn refused_until_mended(
+    broker: &Broker,
+    (state, code): (&str, ResponseError),
+    break_it: impl FnOnce(),
+    mend_it: impl FnOnce(),
+) {
     let producer = new_producer(&mut Connection::to(broker.address));
     let base = produce(broker.address, producer, 0).unwrap_or_else(|error| panic!("before {state}: {error:?}"));
     break_it();
-    let mut told = None;
+    let mut told = Vec::new();
     let refused = eventually(|| {
-        told = produce(broker.address, producer, 3).err();
-        told.is_some()
+        let answer = produce(broker.address, producer, 3);
+        told.push(answer);
+        answer == Err(code)
     });
-    assert!(refused, "{state}: the produce was taken");
-    let error = told.expect("an error");
-    assert!(is_tried_again(error), "{state}: {error:?}");
-    let coordinator = commit(broker.address, "g", 3);
-    assert!(
-        matches!(
-            coordinator,
-            None | Some(
-                ResponseError::CoordinatorNotAvailable
-                    | ResponseError::CoordinatorLoadInProgress
-                    | ResponseError::RequestTimedOut
-            )
-        ),
-        "{state}: a commit is told {coordinator:?}"
-    );
+    assert!(refused, "{state}: {told:?}");
+    // Until the broker notices, what was under way is told that nobody knows.
+    let well = |answer: &Result<i64, ResponseError>| {
+        answer.is_ok_and(|at| at == base + 3) || answer.is_err_and(is_tried_again)
+    };
+    assert!(told.iter().all(well), "{state}: {told:?}");
+    consumers_are_told(broker.address, state);
     mend_it();
-    let mut answer = Err(error);
+    let mut answer = Err(code);
     let taken = eventually(|| {
         answer = produce(broker.address, producer, 3);
         answer.is_ok()
@@ -84,7 +166,6 @@ fn refused_until_mended(redis: &Redis, broker: &Broker, state: &str, break_it: i
     assert!(taken, "{state}: {answer:?} {}", broker.log());
     assert_eq!(answer, Ok(base + 3), "{state}");
     assert!(eventually(|| commit(broker.address, "g", 6).is_none()), "{state}");
-    let _ = redis;
 }
 
 fn run(redis: &Redis, words: &[&str]) {
@@ -95,26 +176,33 @@ fn run(redis: &Redis, words: &[&str]) {
     let _ = command.exec(&mut redis.connection());
 }
 
-#[test]
-fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
-    let redis = Redis::start(&[
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "no",
-        "--busy-reply-threshold",
-        "50",
-        "--enable-protected-configs",
-        "yes",
-    ]);
-    let broker = Broker::start(&[&["--redis-url", &redis.url()][..], &SHORT].concat()).expect("a broker");
+fn each_refusal_is_told_so_that_clients_try_again(program: &str) {
+    let redis = Redis::run(
+        program,
+        &[
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "no",
+            "--busy-reply-threshold",
+            "50",
+            "--enable-protected-configs",
+            "yes",
+        ],
+    );
+    let at_once = ["--override", "group.initial.rebalance.delay.ms=0"];
+    let broker = Broker::start(&[&["--redis-url", &redis.url()][..], &SHORT, &at_once].concat()).expect("a broker");
     create_topic(broker.address, &[]);
-    refused_until_mended(&redis, &broker, "OOM", || redis.config("maxmemory", "1"), || redis.config("maxmemory", "0"));
+    refused_until_mended(
+        &broker,
+        ("OOM", ResponseError::NotEnoughReplicas),
+        || redis.config("maxmemory", "1"),
+        || redis.config("maxmemory", "0"),
+    );
     let folder = tempfile::tempdir().expect("a folder");
     refused_until_mended(
-        &redis,
         &broker,
-        "MISCONF",
+        ("MISCONF", ResponseError::KafkaStorageError),
         || {
             run(&redis, &["CONFIG", "SET", "save", "3600 1"]);
             run(&redis, &["CONFIG", "SET", "dir", folder.path().to_str().expect("text")]);
@@ -125,16 +213,14 @@ fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
         || redis.config("stop-writes-on-bgsave-error", "no"),
     );
     refused_until_mended(
-        &redis,
         &broker,
-        "READONLY",
+        ("READONLY", ResponseError::KafkaStorageError),
         || run(&redis, &["REPLICAOF", "127.0.0.1", "1"]),
         || run(&redis, &["REPLICAOF", "NO", "ONE"]),
     );
     refused_until_mended(
-        &redis,
         &broker,
-        "MASTERDOWN",
+        ("MASTERDOWN", ResponseError::KafkaStorageError),
         || {
             redis.config("replica-serve-stale-data", "no");
             run(&redis, &["REPLICAOF", "127.0.0.1", "1"]);
@@ -143,9 +229,8 @@ fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
     );
     let mut guarded = redis.connection();
     refused_until_mended(
-        &redis,
         &broker,
-        "NOAUTH",
+        ("NOAUTH", ResponseError::KafkaStorageError),
         || {
             redis.config("requirepass", "secret");
             // Those who are logged in stay so.
@@ -167,9 +252,8 @@ fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
     let mut looping = redis.connection();
     let mut busy = None;
     refused_until_mended(
-        &redis,
         &broker,
-        "BUSY",
+        ("BUSY", ResponseError::KafkaStorageError),
         || {
             busy = Some(thread::spawn(move || redis::cmd("EVAL").arg("while true do end").arg(0).exec(&mut looping)));
             assert!(eventually(|| redis::cmd("GET").arg("x").exec(&mut redis.connection()).is_err()));
@@ -178,6 +262,12 @@ fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
     );
     let busy = busy.expect("it ran").join();
     assert!(busy.expect("no panic").is_err(), "the script was killed");
+}
+
+#[test]
+fn each_refusal_is_told_so_that_clients_try_again_and_ends_without_a_restart() {
+    each_refusal_is_told_so_that_clients_try_again(OLD);
+    each_refusal_is_told_so_that_clients_try_again(newer());
 }
 
 #[test]

@@ -168,3 +168,40 @@ pub fn session(error: SessionError) -> ResponseError {
         SessionError::TopicIds => ResponseError::FetchSessionTopicIdError,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_storage_says_has_its_code() {
+        use ResponseError::*;
+        let text = String::new;
+        for (error, changing, asking) in [
+            (StoreError::NotSent(text()), KafkaStorageError, KafkaStorageError),
+            (StoreError::OutcomeUnknown(text()), RequestTimedOut, KafkaStorageError),
+            (StoreError::OutOfMemory, NotEnoughReplicas, KafkaStorageError),
+            (StoreError::NotReady(text()), KafkaStorageError, KafkaStorageError),
+            (StoreError::Refused(text()), KafkaStorageError, KafkaStorageError),
+            (StoreError::NoSuchPartition, UnknownTopicOrPartition, UnknownTopicOrPartition),
+            (StoreError::Quarantined(text()), KafkaStorageError, KafkaStorageError),
+            (StoreError::FencedLeader(3), NotLeaderOrFollower, NotLeaderOrFollower),
+        ] {
+            assert_eq!((storage(&error), reading(&error)), (changing, asking), "{error:?}");
+            assert_eq!(append(&AppendError::Store(error.clone())), changing);
+            assert_eq!(fetch(&FetchError::Store(error.clone())), asking);
+            assert!(changing.is_retriable() && asking.is_retriable(), "{error:?} passes");
+        }
+        for (error, code) in [
+            (AppendError::NotEnoughReplicas, NotEnoughReplicas),
+            (AppendError::NotEnoughReplicasAfterAppend, NotEnoughReplicasAfterAppend),
+            (AppendError::CannotPromise(text()), KafkaStorageError),
+            (AppendError::NotSentInTime, KafkaStorageError),
+            (AppendError::NotAnsweredInTime, RequestTimedOut),
+            (AppendError::Abandoned, RequestTimedOut),
+        ] {
+            assert_eq!(append(&error), code, "{error:?}");
+            assert!(code.is_retriable(), "{error:?} passes");
+        }
+    }
+}

@@ -286,8 +286,10 @@ fn number(digits: &[u8]) -> Option<i64> {
     if negative { Some(value) } else { value.checked_neg() }
 }
 
-/// The crate knows the codes.
+/// The crate knows the codes. What made Redis discard a transaction, where it tells, is the error.
 fn server_error(text: &[u8]) -> Value {
+    const DISCARDED: &[u8] = b"EXECABORT Transaction discarded because of: ";
+    let text = text.strip_prefix(DISCARDED).unwrap_or(text);
     let mut line = Vec::with_capacity(text.len() + 3);
     line.push(b'-');
     line.extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
@@ -300,6 +302,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{log::store::StoreError, storage::redis::client::store_error};
 
     fn replies(parser: &mut Parser) -> Vec<Reply> {
         std::iter::from_fn(|| parser.next().expect("it is RESP3")).collect()
@@ -345,24 +348,72 @@ mod tests {
         assert!(parser.buffer.is_empty());
     }
 
+    fn errors(bytes: &[u8]) -> Vec<redis::ServerError> {
+        let mut parser = Parser::default();
+        parser.buffer.extend_from_slice(bytes);
+        let values = replies(&mut parser).into_iter().map(|reply| match reply {
+            Reply::Value(Value::Array(mut values)) => values.pop().expect("it has one"),
+            Reply::Value(value) => value,
+            Reply::Push(_) => panic!("no push"),
+        });
+        let errors = values.map(|value| match value {
+            Value::ServerError(error) => error,
+            other => panic!("{other:?}"),
+        });
+        errors.collect()
+    }
+
     #[test]
     fn errors_keep_their_code() {
-        let mut parser = Parser::default();
-        parser.buffer.extend_from_slice(b"-LOADING soon\r\n!21\r\nSYNTAX invalid\r\nthing\r\n*1\r\n-OOM full\r\n");
-        let errors: Vec<(String, String)> = replies(&mut parser)
-            .into_iter()
-            .map(|reply| match reply {
-                Reply::Value(Value::Array(mut values)) => values.pop().expect("it has one"),
-                Reply::Value(value) => value,
-                Reply::Push(_) => panic!("no push"),
-            })
-            .map(|value| match value {
-                Value::ServerError(error) => (error.code().to_owned(), error.details().unwrap_or_default().to_owned()),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let expected = [("LOADING", "soon"), ("SYNTAX", "invalid  thing"), ("OOM", "full")];
-        assert_eq!(errors, expected.map(|(code, text)| (code.to_owned(), text.to_owned())));
+        let told = errors(b"-LOADING soon\r\n!21\r\nSYNTAX invalid\r\nthing\r\n*1\r\n-OOM full\r\n");
+        let told: Vec<_> = told.iter().map(|error| (error.code(), error.details().unwrap_or_default())).collect();
+        assert_eq!(told, [("LOADING", "soon"), ("SYNTAX", "invalid  thing"), ("OOM", "full")]);
+    }
+
+    /// What a running 7.0.15 and 8.2.3 answer: to a command, to `EXEC` where it became so after the commands were queued, and
+    /// to a Function, before it runs or from within.
+    #[test]
+    fn what_redis_refuses_with_means_the_same_wherever_it_is_answered() {
+        let refused: fn(String) -> StoreError = StoreError::Refused;
+        let not_ready: fn(String) -> StoreError = StoreError::NotReady;
+        let out_of_memory: fn(String) -> StoreError = |_| StoreError::OutOfMemory;
+        for (word, text, expected) in [
+            ("LOADING", "Redis is loading the dataset in memory", not_ready),
+            ("BUSY", "Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", not_ready),
+            ("MASTERDOWN", "Link with MASTER is down and replica-serve-stale-data is set to 'no'.", not_ready),
+            ("READONLY", "You can't write against a read only replica.", not_ready),
+            (
+                "MISCONF",
+                "Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+                not_ready,
+            ),
+            ("NOREPLICAS", "Not enough good replicas to write.", not_ready),
+            ("NOAUTH", "Authentication required.", not_ready),
+            ("CLUSTERDOWN", "Hash slot not served", not_ready),
+            ("TRYAGAIN", "Multiple keys request during rehashing of slot", not_ready),
+            ("MOVED", "7629 127.0.0.1:7001", not_ready),
+            ("ASK", "7629 127.0.0.1:7001", not_ready),
+            ("OOM", "command not allowed when used memory > 'maxmemory'.", out_of_memory),
+            ("NOPERM", "User default has no permissions to run the 'fcall' command", refused),
+            ("WRONGTYPE", "Operation against a key holding the wrong kind of value", refused),
+            ("WRONGPASS", "invalid username-password pair or user is disabled.", refused),
+            (
+                "ERR",
+                "ACL failure in script: User default has no permissions to run the 'xadd' command script: w, on @user_function:2.",
+                refused,
+            ),
+        ] {
+            for (place, line) in [
+                ("a command", format!("-{word} {text}\r\n")),
+                ("EXEC", format!("-EXECABORT Transaction discarded because of: {word} {text}\r\n")),
+                ("a script", format!("-{word} {text} script: weir1_put, on @user_function:200.\r\n")),
+            ] {
+                let error = errors(line.as_bytes()).remove(0);
+                let told = store_error(&error.into());
+                let kind = std::mem::discriminant(&told);
+                assert_eq!(kind, std::mem::discriminant(&expected(String::new())), "{place}: {word}: {told:?}");
+            }
+        }
     }
 
     #[test]
