@@ -34,7 +34,7 @@ use support::{
     },
     process::{Ended, eventually, weir},
     redis_cluster::Cluster,
-    servers::{Broker, Redis},
+    servers::{Broker, OLD, Redis, newer},
 };
 use weir::storage::redis::shards::Slot;
 
@@ -259,9 +259,9 @@ fn a_slot_moves_under_load_also_to_a_new_node_and_nothing_is_lost_or_doubled() {
 
 /// Kills the master that has `key` while every partition is written, and tells how each fared, with whether it was that
 /// master's.
-fn strike(durability: &'static str, key: &str) -> Vec<(bool, Written)> {
+fn strike(program: &str, durability: &'static str, key: &str) -> Vec<(bool, Written)> {
     let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut cluster = Cluster::start(true);
+    let mut cluster = Cluster::run(program, &[], true);
     let broker = broker(&cluster.url(), &[]);
     create(broker.address, topic(), durability);
     let victim = cluster.master_of(key);
@@ -314,12 +314,12 @@ fn when_a_shard_is_lost_only_its_partitions_pause_and_nothing_acknowledged_is_lo
     let catalog = Slot::of(b"{korvet:catalog}:topics");
     let shard = |slot: Slot| slot.to_string().parse::<u16>().expect("a number").min(16_382) / 5_461;
     let key = (0..PARTITIONS).map(stream).find(|key| shard(Slot::of(key.as_bytes())) != shard(catalog));
-    assert_only_the_struck_paused(&strike("replicas:1", &key.expect("partitions lie on all shards")));
+    assert_only_the_struck_paused(&strike(OLD, "replicas:1", &key.expect("partitions lie on all shards")));
 }
 
 #[test]
 fn when_the_shard_of_the_catalog_is_lost_the_others_partitions_go_on() {
-    assert_only_the_struck_paused(&strike("replicas:1", "{korvet:catalog}:topics"));
+    assert_only_the_struck_paused(&strike(newer(), "replicas:1", "{korvet:catalog}:topics"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use support::{
         write_until,
     },
     process::{eventually, weir},
-    servers::{Broker, Redis, Watched, free_port, http},
+    servers::{Broker, OLD, Redis, Watched, free_port, http, newer},
 };
 
 /// Sends records `first..first + count` until they are taken; the offset of the first.
@@ -128,8 +128,13 @@ fn nothing_is_lost(address: SocketAddr, what: &str, strike: impl FnOnce()) {
     assert_eq!(read_all(address), (0..written).collect::<Vec<_>>(), "every acknowledged record once, in order");
 }
 
-fn failover_loses_nothing(what: &str, take_away: impl FnOnce(&mut Redis), bring_back: impl FnOnce(&mut Redis)) {
-    let mut watched = Watched::start(2);
+fn failover_loses_nothing(
+    program: &str,
+    what: &str,
+    take_away: impl FnOnce(&mut Redis),
+    bring_back: impl FnOnce(&mut Redis),
+) {
+    let mut watched = Watched::run(program, 2);
     let broker = Broker::start(&["--redis-url", &watched.url()]).expect("a broker");
     create_topic(broker.address, &[("weir.durability", "replicas:2"), ("weir.layout", "batch")]);
     let mut fresh = None;
@@ -144,12 +149,13 @@ fn failover_loses_nothing(what: &str, take_away: impl FnOnce(&mut Redis), bring_
 
 #[test]
 fn a_master_that_is_killed_takes_nothing_with_it_that_all_replicas_were_promised_to_have() {
-    failover_loses_nothing("killed master", Redis::kill, |_| {});
+    failover_loses_nothing(OLD, "killed master", Redis::kill, |_| {});
+    failover_loses_nothing(newer(), "killed master of a newer Redis", Redis::kill, |_| {});
 }
 
 #[test]
 fn a_master_that_hangs_and_comes_back_is_left_behind_at_once() {
-    failover_loses_nothing("paused master", |master| master.signal("STOP"), |master| master.signal("CONT"));
+    failover_loses_nothing(OLD, "paused master", |master| master.signal("STOP"), |master| master.signal("CONT"));
 }
 
 /// Ten records are there for good, and a group's commit of offset 17; of seven more only this Redis knows.

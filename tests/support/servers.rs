@@ -241,13 +241,17 @@ pub struct Watched {
 
 impl Watched {
     pub fn start(replicas: usize) -> Self {
-        let mut servers = vec![Redis::start(&[])];
+        Self::run(OLD, replicas)
+    }
+
+    pub fn run(program: &str, replicas: usize) -> Self {
+        let mut servers = vec![Redis::run(program, &[])];
         for _ in 0..replicas {
             let replica = servers[0].replica();
             servers.push(replica);
         }
         let master = servers[0].port;
-        Self::over(OLD, servers, master)
+        Self::over(program, servers, master)
     }
 
     /// Sentinels over servers that run; `master` is the port by which they are to reach the first.

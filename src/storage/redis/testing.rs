@@ -59,7 +59,8 @@ impl TestRedis {
     /// A bare connection, to look at what is there and to meddle with it.
     pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("a legal URL");
-        client.get_multiplexed_async_connection().await.expect("the server is up")
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("the server is up")
     }
 
     /// What somebody else with `redis-cli` would do.
@@ -112,8 +113,13 @@ impl Drop for TestRedis {
     }
 }
 
+/// `scripts/test` runs the storage's tests on a newer server too.
+fn program() -> String {
+    std::env::var("WEIR_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 fn spawn(folder: &TempDir) -> Child {
-    Command::new("redis-server")
+    Command::new(program())
         .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "redis.sock", "--dir"])
         .arg(folder.path())
         .current_dir(folder.path())

@@ -89,12 +89,17 @@ local function guard(keys, args)
   return { 'stale', core, unpack(values) }
 end
 
--- Removes what lies above the state's last ID, and opens the stream as it was before.
-local function take_back(stream, core)
+-- Removes what lies above the state's last ID, and opens the stream as it was before. Redis 8.2 takes no ID below one that was
+-- deleted: there the log goes on above it.
+local function take_back(stream, state, core)
   local above = redis.pcall('XRANGE', stream, '(' .. core.last, '+')
   if above.err then return end
   for _, entry in ipairs(above) do redis.pcall('XDEL', stream, entry[1]) end
-  redis.pcall('XSETID', stream, core.last, 'ENTRIESADDED', core.next_offset, 'MAXDELETEDID', '0-0')
+  local function go_on() return redis.pcall('XSETID', stream, core.last, 'ENTRIESADDED', core.next_offset, 'MAXDELETEDID', '0-0') end
+  local highest = above[#above]
+  if go_on().ok or not highest then return end
+  core.ms, core.seq, core.last = ms_of(highest[1]), seq_of(highest), highest[1]
+  if go_on().ok then redis.pcall('HSET', state, 'core', format(core)) end
 end
 
 -- Removes the producers least recently used of a sample, so that a state never grows without bound.
@@ -126,7 +131,7 @@ local function seal(keys, args)
   if redis.pcall('XLEN', stream) ~= length + tonumber(args[1]) then
     local text = redis.pcall('HGET', keys[2], 'core')
     local core = type(text) == 'string' and parse(text)
-    if core then take_back(stream, core) end
+    if core then take_back(stream, keys[2], core) end
     return false
   end
   redis.call('HSET', keys[2], 'core', args[2], unpack(args, 8))
@@ -158,7 +163,7 @@ local function put(keys, args)
     local after = at + 1 + tonumber(args[at])
     local added = redis.pcall('XADD', stream, 'NOMKSTREAM', unpack(args, at + 1, after - 1))
     if type(added) ~= 'string' then
-      take_back(stream, parse(text))
+      take_back(stream, state, parse(text))
       return { 'failed', message(added) }
     end
     at = after
@@ -324,7 +329,7 @@ local function append(keys, args)
       end
     end
     if failure then
-      take_back(stream, parse(values[2]))
+      take_back(stream, state, parse(values[2]))
       return { 'failed', failure }
     end
   end
@@ -805,7 +810,7 @@ local function public_append(keys, args)
   core.bytes = core.bytes + 75 + bytes
   local failure = add_record(stream, core, timestamp, false, fields)
   if failure then
-    take_back(stream, parse(text))
+    take_back(stream, state, parse(text))
     return redis.error_reply('ERR ' .. failure)
   end
   mark(marks, core, 1048576, offset, core.ms, first_bytes)
