@@ -15,7 +15,13 @@ use std::{
 
 use kafka_protocol::{
     ResponseError,
-    messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, ProduceResponse, list_offsets_request},
+    messages::{
+        ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListOffsetsRequest,
+        ListOffsetsResponse, ProduceResponse,
+        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+        list_offsets_request,
+    },
+    protocol::StrBytes,
 };
 use support::{
     Connection, PATIENCE, Weir,
@@ -191,6 +197,40 @@ fn a_first_batch_that_was_refused_for_want_of_a_replica_is_not_overtaken() {
     assert_eq!(second(), Err(Some(ResponseError::KafkaStorageError)), "it is to come again");
     assert_eq!((first(), second()), (Ok(1), Ok(2)));
     assert_eq!(read_all(broker.address), [0, 0, 1]);
+}
+
+/// Sets a config of the topic, if it can be kept.
+fn alter(address: SocketAddr, name: &'static str, value: &'static str) -> Option<ResponseError> {
+    const TOPIC: i8 = 2;
+    let config = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str(name))
+        .with_value(Some(StrBytes::from_static_str(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC)
+        .with_resource_name(topic().0)
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let answer: IncrementalAlterConfigsResponse =
+        Connection::to(address).call(ApiKey::IncrementalAlterConfigs as i16, 1, &request);
+    ResponseError::try_from_code(answer.responses[0].error_code)
+}
+
+#[test]
+fn min_insync_replicas_above_what_is_connected_refuses_acks_all_alone() {
+    let (master, mut first, broker) = replicated(OLD);
+    let insync = |replicas| alter(broker.address, "min.insync.replicas", replicas);
+    assert_eq!(insync("3"), Some(ResponseError::InvalidConfig), "there is one replica");
+    let _second = master.replica();
+    assert!(eventually(|| insync("3").is_none()));
+    let sent = |acks| send(broker.address, -1, 0, 1, acks).map(|_| ());
+    assert!(eventually(|| sent(-1) == Ok(())), "Redis and two replicas are three");
+    first.kill();
+    let not_enough = || sent(-1) == Err(Some(ResponseError::NotEnoughReplicas));
+    assert!(eventually(not_enough));
+    assert_eq!(sent(1), Ok(()));
+    assert!(not_enough(), "for as long as one is missing");
+    assert_eq!(insync("2"), None);
+    assert!(eventually(|| sent(-1) == Ok(())), "one replica is enough for this and for replicas:1");
 }
 
 #[test]

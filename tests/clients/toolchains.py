@@ -150,16 +150,20 @@ def java(processes):
     return [binary, *JAVA_FLAGS, "-cp", f"{folder}/libs/*", str(HERE / "java" / "Story.java")]
 
 
-def java_rolling(processes):
+def java_program(name):
     """Compiled once: it runs where processors are scarce."""
-    binary, compiler = tool("java", "Java 17"), tool("javac", "a JDK, 17 or newer")
-    libraries, source = java_libraries(processes), HERE / "java" / "Rolling.java"
 
-    def install(folder):
-        execute(processes, [compiler, "-cp", f"{libraries}/libs/*", "-d", folder, source], failure=Broken)
+    def prepare(processes):
+        binary, compiler = tool("java", "Java 17"), tool("javac", "a JDK, 17 or newer")
+        libraries, source = java_libraries(processes), HERE / "java" / f"{name}.java"
 
-    folder = installed("java-rolling", [HERE / "java" / "pom.xml", source], install)
-    return [binary, *JAVA_FLAGS, "-cp", f"{folder}:{libraries}/libs/*", "Rolling"]
+        def install(folder):
+            execute(processes, [compiler, "-cp", f"{libraries}/libs/*", "-d", folder, source], failure=Broken)
+
+        folder = installed(f"java-{name.lower()}", [HERE / "java" / "pom.xml", source], install)
+        return [binary, *JAVA_FLAGS, "-cp", f"{folder}:{libraries}/libs/*", name]
+
+    return prepare
 
 
 def java_tools(processes):
@@ -215,7 +219,7 @@ CLIENTS = [
 
 # Those that meet restarting brokers (rolling).
 ROLLING = [
-    Client("java", java_rolling),
+    Client("java", java_program("Rolling")),
     Client("librdkafka", rdkafka("rolling")),
     Client("franz-go", go("rolling")),
     Client("kafka-python", python("kafka_python", told="rolling")),
