@@ -169,6 +169,11 @@ impl Cluster {
         self.brokers[place] = Broker::start(&self.redis, &self.redis.url(), node, &address, &[]);
     }
 
+    /// What a broker has logged.
+    pub(crate) fn log(&self, node: i32) -> String {
+        fs::read_to_string(self.redis.folder.path().join(format!("log-{node}"))).expect("a log")
+    }
+
     pub(crate) fn broker(&mut self, node: i32) -> &mut Broker {
         self.brokers.iter_mut().find(|broker| broker.node == node).expect("a broker of this id")
     }

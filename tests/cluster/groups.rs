@@ -22,7 +22,7 @@ use kafka_protocol::{
 use crate::{
     brokers::Cluster,
     client::{create_topic, find_coordinator, text, topic, try_call},
-    support::Connection,
+    support::{Connection, process::eventually},
 };
 
 /// A consumer group's one member, which finds its coordinator as clients do.
@@ -46,31 +46,44 @@ impl Member {
     }
 
     fn rejoin(&mut self) {
-        let protocol = JoinGroupRequestProtocol::default()
-            .with_name(text("range"))
-            .with_metadata(Bytes::from_static(b"\0\0\0\0\0\0\xff\xff\xff\xff"));
-        let request = JoinGroupRequest::default()
-            .with_group_id(self.group_id())
-            .with_session_timeout_ms(30_000)
-            .with_rebalance_timeout_ms(30_000)
-            .with_member_id(self.id.clone())
-            .with_protocol_type(text("consumer"))
-            .with_protocols(vec![protocol]);
+        let request = self.join_request(&self.id);
         let joined: JoinGroupResponse =
             self.call(ApiKey::JoinGroup, 3, &request, |joined: &JoinGroupResponse| joined.error_code);
         assert_eq!(joined.error_code, 0, "{joined:?}");
         (self.id, self.generation) = (joined.member_id, joined.generation_id);
-        let assignment = SyncGroupRequestAssignment::default()
-            .with_member_id(self.id.clone())
-            .with_assignment(Bytes::from_static(b"assigned"));
-        let request = SyncGroupRequest::default()
+        let request = self.sync_request();
+        let synced: SyncGroupResponse =
+            self.call(ApiKey::SyncGroup, 3, &request, |synced: &SyncGroupResponse| synced.error_code);
+        assert_eq!((synced.error_code, synced.assignment), (0, self.assignment()));
+    }
+
+    /// Of this member, or of a new one.
+    fn join_request(&self, member: &StrBytes) -> JoinGroupRequest {
+        let protocol = JoinGroupRequestProtocol::default()
+            .with_name(text("range"))
+            .with_metadata(Bytes::from_static(b"\0\0\0\0\0\0\xff\xff\xff\xff"));
+        JoinGroupRequest::default()
+            .with_group_id(self.group_id())
+            .with_session_timeout_ms(30_000)
+            .with_rebalance_timeout_ms(30_000)
+            .with_member_id(member.clone())
+            .with_protocol_type(text("consumer"))
+            .with_protocols(vec![protocol])
+    }
+
+    /// As the leader, which assigns what the generation is known by.
+    fn sync_request(&self) -> SyncGroupRequest {
+        let assignment =
+            SyncGroupRequestAssignment::default().with_member_id(self.id.clone()).with_assignment(self.assignment());
+        SyncGroupRequest::default()
             .with_group_id(self.group_id())
             .with_generation_id(self.generation)
             .with_member_id(self.id.clone())
-            .with_assignments(vec![assignment]);
-        let synced: SyncGroupResponse =
-            self.call(ApiKey::SyncGroup, 3, &request, |synced: &SyncGroupResponse| synced.error_code);
-        assert_eq!(synced.error_code, 0);
+            .with_assignments(vec![assignment])
+    }
+
+    fn assignment(&self) -> Bytes {
+        Bytes::from(format!("assigned in generation {}", self.generation))
     }
 
     fn heartbeat(&self) -> i16 {
@@ -188,6 +201,99 @@ fn a_coordinator_that_wakes_up_neither_takes_nor_tells_anything_old() {
     let is_new = || told.topics[0].partitions[0].committed_offset == 50;
     assert!(told.error_code != 0 || is_new(), "{told:?}");
     assert_eq!(member.committed(), 50);
+    assert_eq!(member.heartbeat(), 0);
+}
+
+/// What a member asks of its coordinator while that sleeps or is cut off: all of it about a generation that is over by the time of
+/// the answers.
+struct Late {
+    /// Waits for the others of its generation to come.
+    newcomer: Connection,
+    join: Connection,
+    sync: Connection,
+    beat: Connection,
+}
+
+impl Late {
+    /// The newcomer's question is with the coordinator, which waits for the member.
+    fn begin(cluster: &mut Cluster, node: i32, member: &Member) -> Self {
+        let mut connect = || cluster.broker(node).connect();
+        let mut late = Self { newcomer: connect(), join: connect(), sync: connect(), beat: connect() };
+        late.newcomer.send(ApiKey::JoinGroup as i16, 3, &member.join_request(&StrBytes::default()));
+        let is_told_to_rejoin = || member.heartbeat() == ResponseError::RebalanceInProgress.code();
+        assert!(eventually(is_told_to_rejoin), "the newcomer is not waited with");
+        late
+    }
+
+    /// The rest is sent, and lies there.
+    fn send(&mut self, member: &Member) {
+        self.sync.send(ApiKey::SyncGroup as i16, 3, &member.sync_request());
+        self.beat.send(ApiKey::Heartbeat as i16, 3, &member.beat());
+        self.join.send(ApiKey::JoinGroup as i16, 3, &member.join_request(&member.id));
+    }
+
+    /// The group is in `generation` by now. A join may be told of a later one, which it then is in.
+    fn is_told_nothing_old(mut self, cluster: &Cluster, generation: i32) {
+        let synced: SyncGroupResponse = self.sync.receive(3);
+        assert!(synced.error_code != 0 && synced.assignment.is_empty(), "an assignment of old: {synced:?}");
+        let beaten: HeartbeatResponse = self.beat.receive(3);
+        assert_ne!(beaten.error_code, 0, "the old generation is over");
+        for joined in [&mut self.join, &mut self.newcomer].map(|asked| asked.receive::<JoinGroupResponse>(3)) {
+            let is_new = joined.error_code != 0 || joined.generation_id > generation;
+            assert!(is_new, "beside generation {generation}: {joined:?}\n{}\n{}", cluster.log(1), cluster.log(2));
+        }
+    }
+}
+
+#[test]
+fn a_coordinator_that_wakes_up_begins_no_generation_and_hands_out_no_assignment() {
+    let mut cluster = Cluster::start(2);
+    create_topic(&mut cluster.brokers[0].connect(), 1);
+    let mut member = Member::join(cluster.addresses(), &coordinated_by(&cluster, 1));
+    let mut late = Late::begin(&mut cluster, 1, &member);
+    cluster.broker(1).pause();
+    late.send(&member);
+    // Elsewhere the group goes on without the newcomer, of whom nobody knows.
+    assert_eq!(member.heartbeat(), 0);
+    member.rejoin();
+    assert_eq!(member.heartbeat(), 0);
+    cluster.broker(1).wake();
+    late.is_told_nothing_old(&cluster, member.generation);
+}
+
+#[test]
+fn a_coordinator_whose_link_to_redis_comes_back_hands_out_no_assignment() {
+    let mut cluster = Cluster::start(0);
+    let link = cluster.join_by_link(1);
+    cluster.join(2);
+    cluster.until_known_by_all();
+    create_topic(&mut cluster.brokers[0].connect(), 1);
+    let group = coordinated_by(&cluster, 1);
+    // Only the second one knows where the coordinator is all the time.
+    let addresses = vec![cluster.broker(2).address];
+    let mut member = Member::join(addresses.clone(), &group);
+    let mut late = Late::begin(&mut cluster, 1, &member);
+    link.hold();
+    // As in Kafka, a generation that nobody has an assignment of is in memory only.
+    late.join.send(ApiKey::JoinGroup as i16, 3, &member.join_request(&member.id));
+    let in_old_generation = |asked: &mut Connection| {
+        let joined: JoinGroupResponse = asked.receive(3);
+        assert_eq!((joined.error_code, joined.generation_id), (0, member.generation + 1), "{joined:?}");
+        Member { id: joined.member_id, generation: joined.generation_id, group: group.clone(), addresses: Vec::new() }
+    };
+    for asked in [&mut late.join, &mut late.newcomer] {
+        let old = in_old_generation(asked);
+        asked.send(ApiKey::SyncGroup as i16, 3, &old.sync_request());
+    }
+    let moved = || find_coordinator(addresses[0], &group).is_some_and(|(node, _)| node == 2);
+    assert!(eventually(moved), "the other takes over");
+    assert_eq!(member.heartbeat(), 0, "nobody knows of the newcomer");
+    member.rejoin();
+    link.let_go();
+    for asked in [&mut late.join, &mut late.newcomer] {
+        let synced: SyncGroupResponse = asked.receive(3);
+        assert!(synced.error_code != 0 && synced.assignment.is_empty(), "an assignment of old: {synced:?}");
+    }
     assert_eq!(member.heartbeat(), 0);
 }
 
