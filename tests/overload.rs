@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -20,6 +20,7 @@ use kafka_protocol::{
     messages::{
         ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
         DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse, JoinGroupRequest, JoinGroupResponse,
+        ProduceRequest, ProduceResponse, TopicName,
         create_topics_request::CreatableTopic,
         delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic},
         delete_topics_request::DeleteTopicState,
@@ -30,8 +31,8 @@ use kafka_protocol::{
 use support::{
     Connection, PATIENCE, Weir, encoded,
     ledger::{
-        attempt, batch, batch_of, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
-        write_until,
+        attempt, batch, batch_of, commit, create_topic, fetch_request, new_producer, partition_produce_request,
+        produce_request, read_all, topic, write_until,
     },
     process::{eventually, signal},
     servers::{Broker, Redis, free_port, http},
@@ -93,11 +94,8 @@ fn delete_topic(address: SocketAddr) -> Option<ResponseError> {
     ResponseError::try_from_code(answer.responses[0].error_code)
 }
 
-fn create_another(address: SocketAddr) -> Option<ResponseError> {
-    let topic = CreatableTopic::default()
-        .with_name(StrBytes::from_static_str("another").into())
-        .with_num_partitions(1)
-        .with_replication_factor(1);
+fn create(address: SocketAddr, name: TopicName, partitions: i32) -> Option<ResponseError> {
+    let topic = CreatableTopic::default().with_name(name).with_num_partitions(partitions).with_replication_factor(1);
     let request = CreateTopicsRequest::default().with_timeout_ms(10_000).with_topics(vec![topic]);
     let answer: CreateTopicsResponse = Connection::to(address).call(ApiKey::CreateTopics as i16, 7, &request);
     ResponseError::try_from_code(answer.topics[0].error_code)
@@ -148,6 +146,24 @@ fn appends_are_refused_before_redis_is_full_and_all_else_goes_on() {
 }
 
 #[test]
+fn a_topic_that_retention_bounds_makes_room_by_itself() {
+    let redis = Redis::start(&["--maxmemory", "64mb"]);
+    let mark = ["--override", "weir.redis.memory.high.watermark=0.7"];
+    let often = ["--override", "log.retention.check.interval.ms=1000"];
+    let broker = Broker::start(&[&["--redis-url", &redis.url()][..], &mark, &often].concat()).expect("a broker");
+    create_topic(broker.address, &[("weir.layout", "batch"), ("retention.ms", "-1"), ("retention.bytes", "8388608")]);
+    let (refusal, taken) = fill(broker.address, 32 << 10);
+    assert_eq!(refusal, ResponseError::NotEnoughReplicas);
+    assert!(taken > 500, "{taken} batches of 32 KiB");
+    assert!(eventually(|| produce(broker.address, large(1)).is_none()), "{}", broker.log());
+    assert!(broker.log().contains("appends are taken"), "{}", broker.log());
+    let answer: FetchResponse = Connection::to(broker.address).call(ApiKey::Fetch as i16, 12, &fetch(0, 1 << 20, 0));
+    let told = answer.responses[0].partitions[0].error_code;
+    assert_eq!(ResponseError::try_from_code(told), Some(ResponseError::OffsetOutOfRange), "the oldest are gone");
+    assert!(fetched(&mut Connection::to(broker.address), taken, 1 << 20) > 0, "the latest is there");
+}
+
+#[test]
 fn when_redis_memory_has_run_out_brokers_start_groups_commit_and_topics_go() {
     let redis = Redis::start(&[]);
     let url = redis.url();
@@ -168,7 +184,8 @@ fn when_redis_memory_has_run_out_brokers_start_groups_commit_and_topics_go() {
         drop(broker);
         broker = Broker::start(&fast).expect("a broker starts");
     }
-    assert_eq!(create_another(broker.address), Some(ResponseError::NotEnoughReplicas));
+    let another = StrBytes::from_static_str("another").into();
+    assert_eq!(create(broker.address, another, 1), Some(ResponseError::NotEnoughReplicas));
     assert_eq!(delete_topic(broker.address), None);
     let stream_is_gone =
         || !redis::cmd("EXISTS").arg("korvet:stream:ledger:0").query::<bool>(&mut redis.connection()).expect("told");
@@ -338,24 +355,44 @@ fn tight_broker(batches: usize) -> Weir {
     weir
 }
 
-/// The longest of several appends and fetches at the end of the log, one after the other.
-fn slowest_round(address: SocketAddr, mut end: i64, rounds: u32) -> Duration {
-    let (mut producer, mut consumer) = (Connection::to(address), Connection::to(address));
-    let mut slowest = Duration::ZERO;
-    for _ in 0..rounds {
-        let started = Instant::now();
-        let request = produce_request(large(1_000));
-        let answer: kafka_protocol::messages::ProduceResponse = producer.call(ApiKey::Produce as i16, 9, &request);
-        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
-        assert!(fetched(&mut consumer, end, 1 << 20) > 0, "the record that was just written");
-        end = answer.responses[0].partition_responses[0].base_offset + 1;
-        slowest = slowest.max(started.elapsed());
-    }
-    slowest
-}
-
 /// How long a round may take beside an abuser, on a machine that is busy with other tests.
 const BEARABLE: Duration = Duration::from_secs(5);
+
+/// Does something again and again beside an abuser, and prints how long it took (docs/reliability.md has the figures).
+fn bearable_beside(abuser: &str, mut round: impl FnMut()) {
+    const ROUNDS: usize = 100;
+    const LONGEST: Duration = Duration::from_secs(15);
+    let began = Instant::now();
+    let mut waits = Vec::with_capacity(ROUNDS);
+    while waits.len() < ROUNDS && began.elapsed() < LONGEST {
+        let started = Instant::now();
+        round();
+        waits.push(started.elapsed());
+    }
+    waits.sort_unstable();
+    let at = |share: usize| waits[(waits.len() - 1) * share / 100];
+    println!("beside {abuser}: p50 {:.1?}, p99 {:.1?}, longest {:.1?} of {}", at(50), at(99), at(100), waits.len());
+    assert!(at(100) < BEARABLE, "beside {abuser}: {:?}", at(100));
+}
+
+/// An append of a kilobyte to a partition; where it landed.
+fn append_to(partition: i32, producer: &mut Connection) -> i64 {
+    let request = partition_produce_request(partition, large(1_000));
+    let answer: ProduceResponse = producer.call(ApiKey::Produce as i16, 9, &request);
+    let answer = &answer.responses[0].partition_responses[0];
+    assert_eq!(answer.error_code, 0);
+    answer.base_offset
+}
+
+/// Rounds of one append, and a fetch of what was just written: as a consumer at the end of the log has it.
+fn appends_and_fetches_are_bearable(address: SocketAddr, mut end: i64, abuser: &str) {
+    let (mut producer, mut consumer) = (Connection::to(address), Connection::to(address));
+    bearable_beside(abuser, || {
+        let at = append_to(0, &mut producer);
+        assert!(fetched(&mut consumer, end, 1 << 20) > 0, "the record that was just written");
+        end = at + 1;
+    });
+}
 
 #[test]
 fn consumers_that_do_not_read_their_answers_do_not_keep_others_waiting() {
@@ -376,7 +413,7 @@ fn consumers_that_do_not_read_their_answers_do_not_keep_others_waiting() {
         offset += i64::try_from(bytes / (256 << 10)).expect("a few");
     }
     assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
-    assert!(slowest_round(weir.address, 80, 10) < BEARABLE);
+    appends_and_fetches_are_bearable(weir.address, 80, "forty consumers that do not read");
     assert!(weir.peak_mib() < 160, "{} MiB", weir.peak_mib());
     drop(deaf);
 }
@@ -392,8 +429,7 @@ fn a_thousand_fetches_of_old_data_leave_the_consumers_at_the_end_alone() {
             stream
         })
         .collect();
-    let slowest = slowest_round(weir.address, 80, 10);
-    assert!(slowest < BEARABLE, "{slowest:?}");
+    appends_and_fetches_are_bearable(weir.address, 80, "a thousand fetches of old data");
     for stream in &mut crowd {
         let _ = stream.shutdown(std::net::Shutdown::Both);
     }
@@ -440,54 +476,94 @@ impl Drop for Ends<'_> {
     }
 }
 
+/// Sends the same request again and again without waiting for the answers, until `stop` or a quarter of a GiB.
+fn flood(address: SocketAddr, request: &ProduceRequest, stop: &AtomicBool) {
+    let mut flood = Connection::to(address);
+    flood.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    let mut reading = flood.stream.try_clone().expect("a socket");
+    let reader = thread::spawn(move || std::io::copy(&mut reading, &mut std::io::sink()));
+    let one = encoded(ApiKey::Produce as i16, 9, 1, request);
+    let many = one.repeat((256 << 10) / one.len() + 1);
+    let mut rest = &many[..];
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) && sent < 256 << 20 {
+        match flood.stream.write(rest) {
+            Ok(written) => {
+                rest = &rest[written..];
+                sent += written;
+            }
+            // It is held back.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => panic!("the broker has ended the flood: {error}"),
+        }
+        if rest.is_empty() {
+            rest = &many;
+        }
+    }
+    let _ = flood.stream.shutdown(std::net::Shutdown::Both);
+    let _ = reader.join();
+}
+
 #[test]
-fn a_flood_of_small_requests_and_of_connections_delays_others_a_little() {
+fn a_flood_of_small_requests_delays_others_a_little() {
     let weir = tight_broker(1);
-    let address = weir.address;
+    let stop = AtomicBool::new(false);
+    let mut producer = Connection::to(weir.address);
+    let mut append = || {
+        append_to(0, &mut producer);
+    };
+    bearable_beside("nobody", &mut append);
+    thread::scope(|scope| {
+        scope.spawn(|| flood(weir.address, &produce_request(batch(-1, 0, 1)), &stop));
+        let _end = Ends(&stop);
+        bearable_beside("a flood of small appends to the same partition", &mut append);
+    });
+    assert!(weir.peak_mib() < 160, "{} MiB", weir.peak_mib());
+}
+
+#[test]
+fn a_partition_that_is_flooded_does_not_starve_another() {
+    let weir = Weir::start(&TIGHT);
+    assert_eq!(create(weir.address, topic(), 2), None);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| flood(weir.address, &partition_produce_request(0, large(64 << 10)), &stop));
+        let _end = Ends(&stop);
+        let mut producer = Connection::to(weir.address);
+        bearable_beside("a flood of 64 KiB appends to another partition", || {
+            append_to(1, &mut producer);
+        });
+    });
+    assert!(weir.peak_mib() < 160, "{} MiB", weir.peak_mib());
+}
+
+#[test]
+fn connections_that_come_and_go_without_end_delay_others_a_little() {
+    let weir = tight_broker(1);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut flood = Connection::to(address);
-            flood.stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-            let mut reading = flood.stream.try_clone().expect("a socket");
-            let reader = scope.spawn(move || std::io::copy(&mut reading, &mut std::io::sink()));
-            let one = encoded(ApiKey::Produce as i16, 9, 1, &produce_request(batch(-1, 0, 1)));
-            let many = one.repeat(100);
-            while !stop.load(Ordering::Relaxed) {
-                if flood.stream.write_all(&many).is_err() {
-                    break;
-                }
-            }
-            let _ = flood.stream.shutdown(std::net::Shutdown::Both);
-            let _ = reader.join();
-        });
-        scope.spawn(|| {
-            for _ in 0..5_000 {
+            for _ in 0..50_000 {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                let Ok(stream) = TcpStream::connect(address) else { continue };
+                let Ok(stream) = TcpStream::connect(weir.address) else { continue };
                 // Else the ports of this machine would run out, for other tests too.
                 let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             }
         });
         let _end = Ends(&stop);
-        let mut producer = Connection::to(address);
-        let mut slowest = Duration::ZERO;
-        for _ in 0..50 {
-            let started = Instant::now();
-            let request = produce_request(large(1_000));
-            let answer: kafka_protocol::messages::ProduceResponse = producer.call(ApiKey::Produce as i16, 9, &request);
-            assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
-            slowest = slowest.max(started.elapsed());
-        }
-        assert!(slowest < BEARABLE, "{slowest:?}");
+        let mut producer = Connection::to(weir.address);
+        bearable_beside("one that opens connections in a loop", || {
+            append_to(0, &mut producer);
+        });
     });
     assert!(weir.peak_mib() < 160, "{} MiB", weir.peak_mib());
 }
 
 #[test]
 fn five_thousand_connections_are_served() {
+    const CONNECTIONS: u64 = 5_000;
     let weir = Weir::start(&[]);
     create_topic(weir.address, &BATCHES);
     assert_eq!(produce(weir.address, large(1)), None);
@@ -496,15 +572,16 @@ fn five_thousand_connections_are_served() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the hard limit");
-    let room = limit.maximum.unwrap_or(u64::MAX).saturating_sub(200);
-    let waiting: Vec<TcpStream> = (0..room.min(5_000))
+    let room = limit.maximum.unwrap_or(u64::MAX);
+    assert!(room > CONNECTIONS + 200, "{room} open files are too few for this test: raise `ulimit -Hn`");
+    let waiting: Vec<TcpStream> = (0..CONNECTIONS)
         .map(|_| {
             let mut stream = TcpStream::connect(weir.address).expect("a listening broker");
             stream.write_all(&frame).expect("sent");
             stream
         })
         .collect();
-    let slowest = slowest_round(weir.address, 1, 10);
-    assert!(slowest < BEARABLE, "{slowest:?} beside {}", waiting.len());
+    appends_and_fetches_are_bearable(weir.address, 1, "5,000 connections that wait");
     assert!(weir.peak_mib() < 300, "{} MiB", weir.peak_mib());
+    drop(waiting);
 }
