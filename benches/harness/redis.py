@@ -85,25 +85,25 @@ def begin_small(path):
 
 
 class Server:
-    """A Redis of the harness, with Weir's settings but for those of `mode`."""
+    """A Redis of the harness, with Weir's settings but for those of `mode` and `more`."""
 
-    def __init__(self, folder, settings, mode):
+    def __init__(self, folder, settings, mode, program=None, more=None):
         self.folder, self.settings, self.mode = folder, settings, mode
+        self.program, self.more = program or shutil.which("redis-server") or "redis-server", more or {}
         self.socket = folder / "redis.sock"
 
     def start(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = []
-        own = MODES[self.mode] | {"dir": self.folder, "unixsocket": self.socket, "logfile": self.folder / "redis.log"}
+        own = MODES[self.mode] | self.more | {"dir": self.folder, "unixsocket": self.socket, "logfile": self.folder / "redis.log"}
         for line in self.settings.splitlines():
             name = line.split(" ", 1)[0]
             if line and not line.startswith("#") and name not in own:
                 lines.append(line)
-        lines += [f'{name} "{value}"' for name, value in own.items()]
+        lines += [f"{name} {value}" if name == "replicaof" else f'{name} "{value}"' for name, value in own.items()]
         config = self.folder / "redis.conf"
         config.write_text("\n".join(lines) + "\n")
-        program = shutil.which("redis-server") or "redis-server"
-        self.process = subprocess.Popen([program, str(config)], stdout=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen([self.program, str(config)], stdout=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, RedisError):

@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 
-from . import charts
+from . import charts, durability
 from .bench import median, ratio
 from .works import CEILING, CLIENTS, MAIN, OTHER_MODES
 
@@ -76,6 +76,8 @@ def extras_tables(run):
             lines += [f"### {title}", "", "| what | figure |", "|---|---|"]
             lines += [f"| {what} | {number(value, 3)} |" for what, value in flat(found)]
             lines.append("")
+    if found := run.get("extras", {}).get("durability"):
+        lines += ["### What each level of durability costs", "", *durability.table(found), ""]
     return "\n".join(lines)
 
 
