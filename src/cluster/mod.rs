@@ -195,7 +195,14 @@ impl Cluster {
 
     /// Whether this broker may be gone for the others: what it led, another leads by now or soon, and clients must ask there.
     pub fn is_cut_off(&self) -> bool {
-        !self.is_registered() && self.has_others()
+        self.was_cut_off_for(Duration::ZERO)
+    }
+
+    /// The same, and for at least this long.
+    pub fn was_cut_off_for(&self, time: Duration) -> bool {
+        let registered_until = self.registered_until.load(Ordering::Acquire);
+        let is_over = Instant::now().checked_sub(time).is_some_and(|then| self.since_origin(then) >= registered_until);
+        is_over && self.has_others()
     }
 
     /// Something may have changed in the registry: look now.

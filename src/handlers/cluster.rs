@@ -1,6 +1,6 @@
 //! What the answers that name brokers share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kafka_protocol::protocol::StrBytes;
 
@@ -13,6 +13,11 @@ use crate::{
 
 /// Kafka's marker for "authorized operations were not asked for".
 pub(super) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+/// A broker that is cut off from Redis no longer names itself after this time, so that clients that know no other one ask elsewhere.
+/// Before that it may be Redis that is away, for all of them: asked one after another, each would name all but itself, and librdkafka
+/// forgets at once whom an answer does not name, with its connections and its coordinator.
+const NAMED_WHILE_CUT_OFF: Duration = Duration::from_secs(10);
 
 /// A broker as the answer to one caller names it: by the listener that the caller's connection came in on.
 pub(super) struct BrokerAddress {
@@ -43,7 +48,8 @@ impl Services {
     pub(super) fn brokers(&self, caller: &Caller) -> Vec<BrokerAddress> {
         let listener = self.listener(caller);
         let view = self.cluster.view();
-        let named = view.live.iter().filter(|broker| self.is_named(broker.node));
+        let is_gone = self.cluster.was_cut_off_for(NAMED_WHILE_CUT_OFF);
+        let named = view.live.iter().filter(|broker| broker.node != self.identity.node || !is_gone);
         let mut named: Vec<BrokerAddress> = named.filter_map(|broker| address(broker, &listener.name)).collect();
         if named.is_empty() {
             named.push(BrokerAddress {
@@ -56,11 +62,6 @@ impl Services {
         named
     }
 
-    /// A broker that is cut off does not name itself, so that clients ask the others.
-    fn is_named(&self, node: NodeId) -> bool {
-        node != self.identity.node || !self.cluster.is_cut_off()
-    }
-
     /// A live broker that has the caller's listener.
     pub(super) fn broker_address(&self, node: NodeId, caller: &Caller) -> Option<BrokerAddress> {
         address(self.cluster.view().broker(node)?, &self.listener(caller).name)
@@ -71,11 +72,12 @@ impl Services {
         self.cluster.view().live.iter().map(|broker| broker.node.0).collect()
     }
 
-    /// Who coordinates the group or transaction of this name.
+    /// Who coordinates the group or transaction of this name. A broker that is cut off does not name itself: another may by now.
     pub(super) fn coordinator_of(&self, name: &str, caller: &Caller) -> Option<BrokerAddress> {
         let view = self.cluster.view();
         let coordinator = view.coordinator(name)?.broker;
-        address(coordinator, &self.listener(caller).name).filter(|broker| self.is_named(broker.node))
+        address(coordinator, &self.listener(caller).name)
+            .filter(|broker| broker.node != self.identity.node || !self.cluster.is_cut_off())
     }
 
     pub(super) fn leader_of(&self, topic: TopicId, index: i32) -> PartitionLeader {

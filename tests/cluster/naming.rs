@@ -108,6 +108,25 @@ fn who_asks_another_than_the_leader_is_told_where_the_leader_is() {
     assert_eq!(answer.topics[0].partitions[0].error_code, NOT_LEADER);
 }
 
+/// When Redis is away for a moment it is so for all brokers: where each names all but itself, librdkafka, which asks one after another,
+/// forgets them all in turn.
+#[test]
+fn a_broker_that_is_cut_off_for_a_moment_names_itself_but_leads_nothing() {
+    let mut cluster = Cluster::start(0);
+    let link = cluster.join_by_link(1);
+    cluster.join(2);
+    cluster.until_known_by_all();
+    create_topic(&mut cluster.brokers[0].connect(), 30);
+    let mut connection = cluster.broker(1).connect();
+    assert!(leaders(&mut connection).iter().any(|(leader, _)| *leader == 1));
+    link.hold();
+    let leads_nothing = || leaders(&mut connection).iter().all(|(leader, _)| *leader != 1);
+    assert!(eventually(leads_nothing));
+    let named = metadata(&mut connection, &[]).brokers;
+    assert_eq!(named.iter().map(|broker| broker.node_id.0).collect::<Vec<_>>(), [1, 2]);
+    link.let_go();
+}
+
 /// librdkafka forgets each broker that an answer does not name, and after one that names nobody it never asks again.
 #[test]
 fn a_broker_that_leaves_last_still_names_somebody() {
