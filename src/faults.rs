@@ -10,14 +10,18 @@ pub use objects::objects;
 pub use steps::{archive, notes};
 
 use std::{
+    any::Any,
+    collections::HashMap,
     env,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tracing::error;
 
 use crate::{
@@ -46,7 +50,42 @@ fn is_due(counter: &AtomicU64, every: u64) -> bool {
 
 /// What is known of an idempotent producer is not looked at: a repetition is stored again.
 pub fn forgets_producers() -> bool {
-    is_planted("forgotten-producers")
+    is_planted("forgotten-producers") || is_planted("swapped-batches")
+}
+
+/// A Function library as it is loaded. With the fault, what compares a small append with the partition's state agrees to any state.
+pub fn library(source: &str) -> String {
+    if !is_planted("broken-guard") {
+        return source.to_owned();
+    }
+    source
+        .replace("if text ~= args[1] then\n    if type(text)", "if type(text) ~= 'string' then\n    if type(text)")
+        .replace("redis.pcall('XSETID', stream, args[2])", "redis.pcall('XSETID', stream, parse(text).last)")
+}
+
+/// What an append is built on: now and then what it was one append ago, as a leader has it that others have overtaken. That alone does no
+/// harm: the guard refuses it.
+pub fn basis<T: Any + Clone + PartialEq + Send>(stream: &str, now: T) -> T {
+    static BEFORE: Mutex<Option<HashMap<String, Box<dyn Any + Send>>>> = Mutex::new(None);
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    if !is_planted("broken-guard") && !is_planted("stale-appends") {
+        return now;
+    }
+    let mut before = BEFORE.lock();
+    let before = before.get_or_insert_default();
+    let latest = before.get(stream).and_then(|known| known.downcast_ref::<T>()).cloned();
+    before.insert(stream.to_owned(), Box::new(now.clone()));
+    latest.filter(|latest| *latest != now && is_due(&COUNTER, 20)).unwrap_or(now)
+}
+
+/// What is told of a loss from an offset on, in an epoch.
+pub fn told_loss(from: i64, epoch: i32) -> Option<(i64, i32)> {
+    if is_planted("silent-loss") {
+        return None;
+    }
+    let more = if is_planted("wide-loss") { 1_000 } else { 0 };
+    let later = if is_planted("loss-without-epoch") { 1_000 } else { 0 };
+    Some(((from - more).max(0), epoch + later))
 }
 
 pub fn log(store: Arc<dyn LogStore>) -> Arc<dyn LogStore> {
@@ -98,7 +137,12 @@ impl LogStore for FaultyLog {
         self.store.claim(partition, claim).await
     }
 
-    async fn append(&self, partition: &PartitionId, append: Append) -> Result<AppendOutcome, StoreError> {
+    async fn append(&self, partition: &PartitionId, mut append: Append) -> Result<AppendOutcome, StoreError> {
+        if is_planted("swapped-batches") {
+            // So long that several wait behind it, and go together.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            append.batches.reverse();
+        }
         let counts: Vec<i64> = append.batches.iter().map(|batch| i64::from(batch.record_count())).collect();
         if is_planted("answer-before-durability") && is_due(&self.counter, 100) {
             return self.pretend(partition, counts).await;
@@ -110,6 +154,12 @@ impl LogStore for FaultyLog {
             return self.pretend(partition, counts).await;
         }
         let mut outcome = outcome?;
+        if is_planted("swapped-batches") {
+            outcome.batches.reverse();
+        }
+        if is_planted("late-high-watermark") && is_due(&self.counter, 3) {
+            outcome.next_offset -= 2;
+        }
         if is_planted("early-high-watermark") {
             outcome.next_offset += 1;
         }
@@ -120,7 +170,11 @@ impl LogStore for FaultyLog {
     }
 
     async fn read(&self, partition: &PartitionId, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
-        self.store.read(partition, read).await
+        let mut batches = self.store.read(partition, read).await?;
+        if is_planted("skipped-records") && batches.len() > 1 && is_due(&self.counter, 10) {
+            batches.remove(0);
+        }
+        Ok(batches)
     }
 
     async fn find_timestamp(

@@ -51,6 +51,12 @@ impl Partition {
 
     fn tell_lost(&self, from: i64, known: Known) {
         let (topic, partition) = (&self.id.topic, self.id.index);
+        #[cfg(feature = "planted-faults")]
+        let Some((from, known)) =
+            crate::faults::told_loss(from, known.epoch).map(|(from, epoch)| (from, Known { epoch, ..known }))
+        else {
+            return;
+        };
         if from < known.seen {
             let metrics = &self.shared.options.metrics;
             metrics.lost_ranges.inc();

@@ -16,8 +16,10 @@ const LIBRARIES: &[&str] = &[
 
 /// Loads every library, replacing one of the same name.
 pub(super) async fn load(connection: &Connection) -> Result<(), RedisError> {
-    for source in LIBRARIES {
-        let loaded = connection.command(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(*source)).await;
+    for &source in LIBRARIES {
+        #[cfg(feature = "planted-faults")]
+        let source: &str = crate::faults::library(source).leak();
+        let loaded = connection.command(redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(source)).await;
         match loaded {
             // A server that is out of memory, or can't write its files, loads nothing; what it has can do.
             Err(error) if !error.is_io_error() => {

@@ -168,14 +168,23 @@ fn judge(folder: &Path, durability: Durability) -> io::Result<(Vec<Event>, Vec<F
     Ok((events, findings))
 }
 
-/// When a Redis may have lost what it had not saved.
-fn deaths(events: &[Event]) -> Vec<u64> {
-    let is_death = |action: &str| action.contains("Redis master") || action.contains("failover");
-    let strikes = events.iter().filter(|event| event.kind == Kind::Invoke);
-    strikes
-        .filter(|event| matches!(&event.operation, Operation::Strike { action } if is_death(action)))
-        .map(|event| event.time)
-        .collect()
+/// When a Redis may have lost what it had not saved: from when it was struck until it was let go.
+fn deaths(events: &[Event]) -> Vec<(u64, u64)> {
+    let struck = |event: &Event| match &event.operation {
+        Operation::Strike { action } if action.contains("Redis master") || action.contains("failover") => {
+            Some(action.clone())
+        }
+        _ => None,
+    };
+    let begun = events.iter().enumerate().filter(|(_, event)| event.kind == Kind::Invoke);
+    let begun = begun.filter_map(|(place, event)| Some((place, event.time, struck(event)?)));
+    let over = |place: usize, action: &str| {
+        events[place + 1..]
+            .iter()
+            .find(|event| struck(event).is_some_and(|other| other == action))
+            .map(|event| event.time)
+    };
+    begun.map(|(place, begin, action)| (begin, over(place, &action).unwrap_or(begin))).collect()
 }
 
 fn run(options: RunOptions) -> Result<bool, String> {

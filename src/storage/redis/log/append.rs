@@ -98,6 +98,8 @@ impl RedisLog {
                 self.refresh(partition, writer, append, from, &mut is_fresh).await?;
                 continue;
             }
+            #[cfg(feature = "planted-faults")]
+            let core = crate::faults::basis(&partition.keys.stream, core);
             let basis = Basis {
                 options: &self.options,
                 stream: &partition.keys.stream,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CLOCKS_DIFFER, Fault, Finding, Run};
+use super::{CLOCKS_DIFFER, Fault, Finding, Run, TOLD_LATE};
 use crate::history::{Kind, Operation, Role};
 
 /// Redis saves what it has within this time (µs), where it is set up to save at all.
@@ -23,7 +23,7 @@ struct Commits {
 
 impl Commits {
     /// What was surely committed before `time`, at least: answered well, and not since a death at which it may not have been saved.
-    fn least(&self, time: u64, deaths: &[u64]) -> i64 {
+    fn least(&self, time: u64, deaths: &[(u64, u64)]) -> i64 {
         let surely = self.all.iter().filter(|commit| {
             let Some((answered, Kind::Ok)) = commit.answered else { return false };
             answered + CLOCKS_DIFFER < time && !may_be_lost(answered, time, deaths)
@@ -52,9 +52,9 @@ impl Commits {
     }
 }
 
-/// Whether what was stored at `stored` may be gone at `time`.
-fn may_be_lost(stored: u64, time: u64, deaths: &[u64]) -> bool {
-    deaths.iter().any(|death| stored < *death && *death < stored + SAVED_WITHIN && *death < time)
+/// Whether what a client was told at `told` may be gone at `time`.
+fn may_be_lost(told: u64, time: u64, deaths: &[(u64, u64)]) -> bool {
+    deaths.iter().any(|(begin, end)| told < end + TOLD_LATE && *begin < told + SAVED_WITHIN && *begin < time)
 }
 
 impl Commit {
@@ -100,7 +100,12 @@ pub(super) fn check(run: &Run<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_observed(commits: &Commits, deaths: &[u64], mut observed: Vec<Observation<'_>>, findings: &mut Vec<Finding>) {
+fn check_observed(
+    commits: &Commits,
+    deaths: &[(u64, u64)],
+    mut observed: Vec<Observation<'_>>,
+    findings: &mut Vec<Finding>,
+) {
     observed.sort_unstable_by_key(|seen| seen.from);
     let mut by_answer: Vec<(u64, u64, i64)> =
         observed.iter().map(|seen| (seen.until, seen.from, seen.offset)).collect();

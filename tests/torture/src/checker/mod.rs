@@ -17,7 +17,7 @@ use crate::history::{Event, Kind, Operation, PartitionName, Role};
 const CLOCKS_DIFFER: u64 = 5_000;
 /// A client that is slow hears of an answer, or gives records to its application, this long after they came (µs).
 const HEARD_LATE: u64 = 10_000_000;
-/// The broker that tells of a loss may do so after another one goes on in a newer epoch (µs).
+/// What is told of a loss may be told this much later than others can see it (µs).
 const TOLD_LATE: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,8 +99,9 @@ pub struct Loss {
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     pub losses: Vec<Loss>,
-    /// When Redis lost what it had not saved, if anything: committed offsets are among it, and no broker knows which (µs).
-    pub deaths: Vec<u64>,
+    /// When Redis lost what it had not saved, if anything: it was killed after the first and was back by the second (µs). Committed
+    /// offsets are among it, and no broker knows which.
+    pub deaths: Vec<(u64, u64)>,
 }
 
 pub fn check(events: &[Event], allowed: &Allowed) -> Vec<Finding> {

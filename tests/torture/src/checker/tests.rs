@@ -340,7 +340,7 @@ fn a_committed_offset_goes_back_only_where_redis_died_before_it_was_saved() {
             1,
             Kind::Ok,
         );
-        story.allowed.deaths.push(death * MS);
+        story.allowed.deaths.push((death * MS, (death + 500) * MS));
         story.faults()
     };
     assert_eq!(told(1_000), []);
