@@ -11,9 +11,11 @@ pub use requests::request;
 
 pub use crate::{
     groups::classic::subscription::fuzzed as subscription,
+    net::fuzzing::frames,
     storage::redis::{
         catalog::fuzzing::catalog,
         connection::fuzzing::reply,
+        fuzzing::{brokers, information, sentinels, topology},
         groups::fuzzing::group,
         log::fuzzing::{entries, state},
     },
@@ -24,13 +26,18 @@ pub type Target = fn(&[u8]);
 
 /// By the names of the folders of their corpora and of the programs in `fuzz/fuzz_targets`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("brokers", brokers),
     ("catalog", catalog),
     ("compressed", compressed),
     ("entries", entries),
+    ("frames", frames),
     ("group", group),
+    ("information", information),
     ("records", records),
     ("reply", reply),
     ("request", request),
+    ("sentinels", sentinels),
     ("state", state),
     ("subscription", subscription),
+    ("topology", topology),
 ];

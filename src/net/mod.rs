@@ -3,6 +3,8 @@
 mod admission;
 pub mod bind;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod listener;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -7,6 +7,8 @@ pub mod client;
 pub(crate) mod connection;
 pub mod durability;
 pub mod embedded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod groups;
 pub mod keys;
 pub mod log;

@@ -239,7 +239,7 @@ fn view(fields: &HashMap<String, String>) -> View {
         let read = if let Some(node) = field.strip_prefix("live:") {
             live(node, value).map(|broker| view.live.push(broker))
         } else if let Some(node) = field.strip_prefix("left:") {
-            node.parse().ok().zip(value.parse().ok()).map(|(node, left)| view.left.push((NodeId(node), left)))
+            node_id(node).zip(value.parse().ok()).map(|(node, left)| view.left.push((node, left)))
         } else {
             Some(())
         };
@@ -252,18 +252,38 @@ fn view(fields: &HashMap<String, String>) -> View {
     view
 }
 
+/// As brokers write it: another spelling would be the same broker twice.
+fn node_id(text: &str) -> Option<NodeId> {
+    let node: i32 = text.parse().ok()?;
+    (node.to_string() == text).then_some(NodeId(node))
+}
+
 fn live(node: &str, value: &str) -> Option<Broker> {
     let mut parts = value.splitn(3, ' ');
     let (joined, incarnation, details) = (parts.next()?, parts.next()?, parts.next()?);
     let Details { rack, endpoints } = serde_json::from_str(details).ok()?;
     let endpoints = endpoints.into_iter().map(|(listener, host, port)| Endpoint { listener, host, port }).collect();
     Some(Broker {
-        node: NodeId(node.parse().ok()?),
+        node: node_id(node)?,
         incarnation: incarnation.to_owned(),
         joined: joined.parse().ok()?,
         rack,
         endpoints,
     })
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzed(fields: &HashMap<String, String>) {
+    let view = view(fields);
+    assert!(view.live.windows(2).all(|two| two[0].node < two[1].node), "each node id once, in order");
+    for broker in &view.live {
+        assert_eq!(view.broker(broker.node), Some(broker));
+    }
+    let leaders = [view.leader(crate::model::TopicId(uuid::Uuid::nil()), i32::MAX), view.coordinator("group")];
+    for leader in leaders {
+        assert_eq!(leader.is_none(), view.live.is_empty());
+        assert!(leader.is_none_or(|leader| leader.epoch >= leader.broker.joined));
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -284,7 +284,7 @@ impl Sentinels {
             connection.give_up();
             silent(failure.to_string())
         })?;
-        self.read(sentinel, answers)
+        read(answers, &self.name, &sentinel.address)
     }
 
     async fn connect(&self, sentinel: &Sentinel) -> Result<Connection, Nowhere> {
@@ -309,38 +309,47 @@ impl Sentinels {
             }
         })
     }
+}
 
-    fn read(&self, sentinel: &Sentinel, answers: Vec<Value>) -> Result<Told, Nowhere> {
-        let unexpected = || Nowhere::Unexpected(sentinel.address.to_string());
-        let [facts, master, others, replicas] = <[Value; 4]>::try_from(answers).map_err(|_| unexpected())?;
-        if let Value::ServerError(error) = facts {
-            let text = error.details().unwrap_or_default().to_lowercase();
-            return Err(match error.code() {
-                "NOAUTH" | "NOPERM" => Nowhere::Login(sentinel.address.to_string()),
-                _ if text.contains("no such master") => Nowhere::UnknownMaster(self.name.clone()),
-                _ if text.contains("unknown command") => Nowhere::NotASentinel(sentinel.address.to_string()),
-                code => Nowhere::Unexpected(format!("{}: {code} {text}", sentinel.address)),
-            });
-        }
-        let facts: HashMap<String, String> = redis::from_redis_value(facts).map_err(|_| unexpected())?;
-        let master: Option<(String, u16)> = redis::from_redis_value(master).map_err(|_| unexpected())?;
-        let (host, port) = master.ok_or_else(|| Nowhere::UnknownMaster(self.name.clone()))?;
-        // A Sentinel's user may not be allowed to ask for the others, or for replicas.
-        let replicas: Vec<HashMap<String, String>> = redis::from_redis_value(replicas).unwrap_or_default();
-        let is_promotable = |facts: &&HashMap<String, String>| {
-            // Redis' way to say that it never becomes the master.
-            facts.get("slave-priority").is_none_or(|priority| priority != "0")
-        };
-        let others: Vec<HashMap<String, String>> = redis::from_redis_value(others).unwrap_or_default();
-        let other = |facts: &HashMap<String, String>| {
-            Some(Address { host: facts.get("ip")?.clone(), port: facts.get("port")?.parse().ok()? })
-        };
-        Ok(Told {
-            epoch: facts.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
-            master: Address { host, port },
-            others: others.iter().filter_map(other).collect(),
-            promotable: u16::try_from(replicas.iter().filter(is_promotable).count()).unwrap_or(u16::MAX),
-        })
+/// From the answers to what [`Sentinels::ask`] asks of the master of this name.
+fn read(answers: Vec<Value>, name: &str, told_by: &Address) -> Result<Told, Nowhere> {
+    let unexpected = || Nowhere::Unexpected(told_by.to_string());
+    let [facts, master, others, replicas] = <[Value; 4]>::try_from(answers).map_err(|_| unexpected())?;
+    if let Value::ServerError(error) = facts {
+        let text = error.details().unwrap_or_default().to_lowercase();
+        return Err(match error.code() {
+            "NOAUTH" | "NOPERM" => Nowhere::Login(told_by.to_string()),
+            _ if text.contains("no such master") => Nowhere::UnknownMaster(name.to_owned()),
+            _ if text.contains("unknown command") => Nowhere::NotASentinel(told_by.to_string()),
+            code => Nowhere::Unexpected(format!("{}: {code} {text}", told_by)),
+        });
+    }
+    let facts: HashMap<String, String> = redis::from_redis_value(facts).map_err(|_| unexpected())?;
+    let master: Option<(String, u16)> = redis::from_redis_value(master).map_err(|_| unexpected())?;
+    let (host, port) = master.ok_or_else(|| Nowhere::UnknownMaster(name.to_owned()))?;
+    // A Sentinel's user may not be allowed to ask for the others, or for replicas.
+    let replicas: Vec<HashMap<String, String>> = redis::from_redis_value(replicas).unwrap_or_default();
+    let is_promotable = |facts: &&HashMap<String, String>| {
+        // Redis' way to say that it never becomes the master.
+        facts.get("slave-priority").is_none_or(|priority| priority != "0")
+    };
+    let others: Vec<HashMap<String, String>> = redis::from_redis_value(others).unwrap_or_default();
+    let other = |facts: &HashMap<String, String>| {
+        Some(Address { host: facts.get("ip")?.clone(), port: facts.get("port")?.parse().ok()? })
+    };
+    Ok(Told {
+        epoch: facts.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
+        master: Address { host, port },
+        others: others.iter().filter_map(other).collect(),
+        promotable: u16::try_from(replicas.iter().filter(is_promotable).count()).unwrap_or(u16::MAX),
+    })
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzed(answers: Vec<Value>, told_by: &Address) {
+    let _ = tells_of(&answers, "main");
+    if let Ok(told) = read(answers, "main", told_by) {
+        let _ = newest_epoch(&[told]);
     }
 }
 

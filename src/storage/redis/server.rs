@@ -247,6 +247,11 @@ pub(super) async fn fullest(nodes: &Nodes) -> Result<Option<Capacity>, StoreErro
 
 async fn capacity_of(client: &Client) -> Result<Option<Capacity>, StoreError> {
     let text: String = client.query(redis::cmd("INFO").arg("memory")).await?;
+    Ok(capacity_in(&text))
+}
+
+/// From the answer to `INFO memory`.
+pub(super) fn capacity_in(text: &str) -> Option<Capacity> {
     let bytes = |name: &str| {
         let value = text.lines().filter_map(|line| line.split_once(':')).find(|(field, _)| *field == name)?.1;
         value.trim().parse::<u64>().ok()
@@ -254,7 +259,7 @@ async fn capacity_of(client: &Client) -> Result<Option<Capacity>, StoreError> {
     let total = bytes("maxmemory").filter(|total| *total > 0);
     // What Redis itself leaves out when it compares.
     let used = bytes("used_memory").unwrap_or(0).saturating_sub(bytes("mem_not_counted_for_evict").unwrap_or(0));
-    Ok(total.map(|total| Capacity { total, used }))
+    total.map(|total| Capacity { total, used })
 }
 
 /// `INFO`, once the server has loaded its data.

@@ -1,6 +1,7 @@
 //! Replies of Redis, in any pieces.
 
 use bytes::Bytes;
+use redis::Value;
 
 use super::{
     Raw,
@@ -16,6 +17,15 @@ pub fn reply(data: &[u8]) {
     assert_eq!(raw_replies(data, data.len().max(1)), raw_replies(data, usize::from(size).max(1)));
     let mut raw = Raw::new(Bytes::copy_from_slice(data));
     while raw.array().is_some() || raw.string().is_some() {}
+}
+
+/// The values of the replies that the bytes begin with.
+pub(in crate::storage::redis) fn values(data: &[u8]) -> Vec<Value> {
+    let value = |reply| match reply {
+        Reply::Value(value) => value,
+        Reply::Push(values) => Value::Array(values),
+    };
+    replies(data, data.len().max(1)).0.into_iter().map(value).collect()
 }
 
 /// All replies, and whether an error ended them.

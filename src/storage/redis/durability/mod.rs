@@ -45,6 +45,18 @@ pub(super) fn fields(text: &str) -> HashMap<String, String> {
     fields.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzed(info: &HashMap<String, String>, appendfsync: &str) {
+    use crate::log::durability::Disk;
+    let standing = Standing::of(info, Some(appendfsync), false);
+    let _ = standing.survives();
+    for disk in [Disk::Memory, Disk::Written, Disk::Fsync] {
+        let promise = Promise { disk, replicas: 1 };
+        assert!(!standing.holds_at_once(promise), "replicas are always waited for");
+        assert!(standing.check(promise).is_err() || standing.replicas > 0);
+    }
+}
+
 pub struct RedisDurability {
     nodes: Nodes,
     /// Of the embedded server.

@@ -77,6 +77,12 @@ fn parse_table(id: &str, value: &str) -> Option<Table> {
     Some(Table { topic, topic_id, is_leaving: name.is_some() })
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzzed(text: &str) {
+    let (id, value) = text.split_once(' ').unwrap_or_default();
+    let _ = parse_table(id, value);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    core::{Core, EntryId, parse_epochs},
+    archived,
+    core::{Core, EntryId, format_cold, parse_cold, parse_epochs},
     entry::{self, Body, Entry, Timestamp, TimestampField},
     epoch_starts, json,
     producers::Producer,
@@ -90,6 +91,9 @@ pub fn state(text: &[u8]) {
         core.advance(id, core.next_offset);
     }
     let _ = parse_epochs(text);
+    if let Some(cold) = parse_cold(text) {
+        assert_eq!(parse_cold(format_cold(&cold).as_bytes()), Some(cold));
+    }
     if let Some(producer) = Producer::parse(text) {
         let again = Producer::parse(producer.value().as_bytes()).expect("what was written can be read");
         assert_eq!(again.value(), producer.value());
@@ -97,5 +101,6 @@ pub fn state(text: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(text) {
         retain::fuzzed(text);
+        archived::fuzzed(text);
     }
 }

@@ -24,6 +24,8 @@ use tracing::{info, warn};
 
 pub use self::slot::{Slot, SlotSet};
 pub(super) use self::topology::Topology;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::topology::fuzzed;
 use self::{slot::SLOTS, topology::Redirection};
 use super::{
     address::Address,

@@ -119,6 +119,18 @@ impl Redirection {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::storage::redis) fn fuzzed(answers: Vec<Value>, told_by: &Address) {
+    for answer in &answers {
+        if let Value::ServerError(error) = answer {
+            let _ = Redirection::of(error, told_by);
+        }
+    }
+    let Some(told) = Topology::parse(answers, told_by) else { return };
+    let slots = (0..=16_383).filter_map(Slot::new).filter(|slot| told.master_of(*slot).is_some()).count();
+    assert!(slots <= told.slots(), "a slot may be told of twice");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
