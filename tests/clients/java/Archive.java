@@ -4,9 +4,11 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.TopicPartition;
@@ -162,6 +164,63 @@ public class Archive {
     check(Arrays.stream(next).allMatch(offset -> offset == RECORDS), "too many records: " + Arrays.toString(next));
   }
 
+  /** As `read`, by a group: a second member joins after a third of the records, and the first one leaves after two. */
+  static void group() {
+    long[] next = new long[PARTITIONS];
+    long all = RECORDS * PARTITIONS, left = all, last = System.nanoTime();
+    List<KafkaConsumer<byte[], byte[]>> members = new ArrayList<>(List.of(member()));
+    for (int joined = 1; left > 0; ) {
+      for (var member : members) {
+        var got = member.poll(Duration.ofMillis(100));
+        for (var record : got) {
+          check(record, record.partition(), next[record.partition()]++);
+          left--;
+        }
+        if (!got.isEmpty()) {
+          member.commitAsync();
+          last = System.nanoTime();
+        }
+      }
+      check(System.nanoTime() - last < STALLED.toNanos(), "nothing comes any more, " + left + " records are missing");
+      if (joined == 1 && left < all / 3 * 2) {
+        members.add(member());
+        joined++;
+      } else if (members.size() == 2 && left < all / 3) {
+        members.remove(0).close();
+      }
+    }
+    check(Arrays.stream(next).allMatch(offset -> offset == RECORDS), "too many records: " + Arrays.toString(next));
+    var partitions = IntStream.range(0, PARTITIONS).mapToObj(partition -> new TopicPartition(TOPIC, partition));
+    members.forEach(KafkaConsumer::close);
+    try (var heir = member()) {
+      heir.committed(new java.util.HashSet<>(partitions.toList())).forEach(
+          (where, committed) -> check(committed != null && committed.offset() == RECORDS, where + " is committed up to " + committed));
+    }
+  }
+
+  /** Of the group; whatever it has read is committed before somebody else gets the partition. */
+  static KafkaConsumer<byte[], byte[]> member() {
+    Map<String, Object> config =
+        Map.of(
+            "bootstrap.servers", System.getenv("BOOTSTRAP"),
+            "group.id", "java-archive",
+            "auto.offset.reset", "earliest",
+            "enable.auto.commit", "false");
+    var member = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    member.subscribe(
+        List.of(TOPIC),
+        new ConsumerRebalanceListener() {
+          @Override
+          public void onPartitionsAssigned(Collection<TopicPartition> partitions) {}
+
+          @Override
+          public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
+            member.commitSync();
+          }
+        });
+    return member;
+  }
+
   static void seek() {
     for (int partition = 0; partition < PARTITIONS; partition++) {
       var where = new TopicPartition(TOPIC, partition);
@@ -184,6 +243,7 @@ public class Archive {
     long begun = System.nanoTime();
     switch (arguments[0]) {
       case "read" -> read();
+      case "group" -> group();
       case "seek" -> seek();
       default -> throw new IllegalArgumentException(arguments[0]);
     }
