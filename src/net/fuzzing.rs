@@ -40,7 +40,7 @@ impl Service for Echo {
         let mut length = BytesMut::new();
         length.put_u32(u32::try_from(frame.len()).expect("below the limit"));
         let answer = Frame { segments: vec![length.freeze(), frame], held: None };
-        if frames.len() % 3 != 0 {
+        if !frames.len().is_multiple_of(3) {
             return Ok(Reply::Ready(answer));
         }
         Ok(Reply::Later(Box::pin(async {
