@@ -259,10 +259,11 @@ impl Cluster {
                         lapsed_at = Some(Instant::now());
                     }
                     is_warned = false;
-                    self.registered_until.store(self.since_origin(began + session_timeout), Ordering::Release);
                     let is_replaced = self.storage_replaced.swap(false, Ordering::AcqRel);
                     renewal.anew_above = self.conflict(&view).max(is_replaced.then_some(view.generation));
+                    // First the view: with the one from before a lapse, what is in memory would look current.
                     self.install(view);
+                    self.registered_until.store(self.since_origin(began + session_timeout), Ordering::Release);
                     self.done.send_replace(round);
                     if renewal.anew_above.is_some() {
                         continue;

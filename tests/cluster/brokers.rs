@@ -99,9 +99,17 @@ impl Broker {
         self.child.wait().expect("a child that ends");
     }
 
+    /// SIGSTOP; returns when no thread of it runs any more.
     pub(crate) fn pause(&mut self) {
         signal(self.child.id(), "STOP");
         self.is_stopped = true;
+        let threads = format!("/proc/{}/task", self.child.id());
+        let stands_still = |thread: fs::DirEntry| {
+            let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        let all_do = || fs::read_dir(&threads).expect("its threads").flatten().all(stands_still);
+        assert!(eventually(all_do), "broker {} does not stop", self.node);
     }
 
     pub(crate) fn wake(&mut self) {
