@@ -463,6 +463,29 @@ impl Client {
     /// As [`Client::read_long`]; an error of the server is the inner one.
     pub(super) async fn answer_long(&self, request: Request) -> Result<Result<Bytes, ServerError>, StoreError> {
         let connection = self.reader().await?;
+        self.answer_long_on(&connection, request).await
+    }
+
+    /// As [`Client::read_long`], on a connection that is open already: who polls it once, and then leaves it, holds nothing
+    /// that others wait for.
+    pub(super) fn read_ahead(
+        self: Arc<Self>,
+        command: &Cmd,
+        bytes: usize,
+    ) -> Option<impl Future<Output = Result<Bytes, StoreError>> + use<>> {
+        let connection = self.place.load().readers.open()?;
+        let request = Self::long_request(command, bytes);
+        Some(async move {
+            let answer = self.answer_long_on(&connection, request).await?;
+            answer.map_err(|error| self.refused(error))
+        })
+    }
+
+    async fn answer_long_on(
+        &self,
+        connection: &Connection,
+        request: Request,
+    ) -> Result<Result<Bytes, ServerError>, StoreError> {
         let answer = connection.send_raw(request).await;
         let answer = answer.map_err(|failure| {
             connection.give_up();

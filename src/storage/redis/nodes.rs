@@ -221,4 +221,18 @@ impl At<'_> {
             Nodes::Many(shards) => Box::pin(shards.clone().read_long(self.slot, command, bytes)),
         }
     }
+
+    /// As [`At::read_long`], to be polled once and left until the answer is wanted; none where no connection is open.
+    pub(super) fn read_ahead(
+        self,
+        command: &Cmd,
+        bytes: usize,
+    ) -> Option<BoxFuture<'static, Result<Bytes, StoreError>>> {
+        let client = match self.nodes {
+            Nodes::One(client) => client.clone(),
+            // One that has moved on refuses; then it is read when it is wanted.
+            Nodes::Many(shards) => shards.client(self.slot)?,
+        };
+        Some(Box::pin(client.read_ahead(command, bytes)?))
+    }
 }

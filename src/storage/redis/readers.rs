@@ -44,6 +44,13 @@ impl Readers {
         taken.unwrap_or_else(|| Err(unusable("the server is not used any more")))
     }
 
+    /// One that is open already, for who must not hold up others by making one.
+    pub(super) fn open(&self) -> Option<Arc<Connection>> {
+        let turn = self.next.load(Ordering::Relaxed) % self.slots.len();
+        let (before, after) = self.slots.split_at(turn);
+        after.iter().chain(before).find_map(Slot::open)
+    }
+
     /// Nobody waits any longer for an answer on them, or for one of them.
     pub(super) fn abort(&self) {
         self.aborted.cancel();
@@ -63,6 +70,11 @@ impl Readers {
 }
 
 impl Slot {
+    fn open(&self) -> Option<Arc<Connection>> {
+        let link = self.link.try_lock().ok()?;
+        link.clone().filter(|connection| !connection.is_closed())
+    }
+
     async fn take(&self, info: &ConnectionInfo, options: connection::Options) -> Result<Arc<Connection>, RedisError> {
         let failures = self.failures.load(Ordering::Acquire);
         let mut link = self.link.lock().await;

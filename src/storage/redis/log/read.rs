@@ -112,8 +112,10 @@ impl RedisLog {
             keep_cursor(partition, offset, cursor);
             if is_sequential && assembler_was_full {
                 let range = cursor.range(&core, u64::try_from(read.max_bytes).unwrap_or(u64::MAX));
-                let reading = self.at(partition).read_long(xrange(partition, range), expected(range));
-                self.read_ahead.begin(partition, generation, range, reading);
+                let reading = self.at(partition).read_ahead(&xrange(partition, range), expected(range));
+                if let Some(reading) = reading {
+                    self.read_ahead.begin(partition, generation, range, reading);
+                }
             }
         }
         Ok(batches)

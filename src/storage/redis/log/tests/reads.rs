@@ -49,6 +49,18 @@ async fn what_a_sequential_reader_asks_for_next_is_read_ahead_and_not_read_again
 }
 
 #[tokio::test]
+async fn what_is_read_ahead_holds_up_nobody_who_reads_elsewhere() {
+    let world = thousand(Layout::Batch).await;
+    let first = world.read(0, 20_000).await;
+    world.read(first.last().expect("there are some").last_offset + 1, 20_000).await;
+    // More than there are connections, which are made only now; the reader before never comes back.
+    for _ in 0..8 {
+        let read = tokio::time::timeout(Duration::from_secs(20), world.read(0, 1_000)).await;
+        assert!(read.is_ok_and(|batches| !batches.is_empty()));
+    }
+}
+
+#[tokio::test]
 async fn what_was_read_ahead_is_not_given_out_once_it_was_deleted() {
     for layout in LAYOUTS {
         let world = thousand(layout).await;
