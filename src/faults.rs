@@ -129,6 +129,10 @@ impl LogStore for FaultyLog {
         self.store.create(partition).await
     }
 
+    async fn create_again(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        self.store.create_again(partition).await
+    }
+
     async fn load(&self, partition: &PartitionId) -> Result<LogState, StoreError> {
         self.store.load(partition).await
     }

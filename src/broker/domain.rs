@@ -224,7 +224,7 @@ pub(super) async fn catalog(
     logs: Arc<dyn LogStore>,
     durability: Arc<RedisDurability>,
 ) -> Result<Arc<Catalog>, StoreError> {
-    let catalog = Arc::new(RedisCatalogStore::new(nodes.clone()));
+    let catalog = Arc::new(RedisCatalogStore::new(nodes.clone()).kept_by(durability.clone()));
     let options = topics::Options { node: config.node, settings: settings.clone(), clock: Clock::system(), durability };
     Catalog::load(catalog, logs, options).await
 }

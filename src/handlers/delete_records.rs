@@ -16,7 +16,7 @@ use kafka_protocol::{
     },
 };
 
-use super::{Request, Services, errors};
+use super::{Request, Services, errors, partitions::Named};
 use crate::topics::names;
 
 /// In place of an offset: all records that there are.
@@ -26,6 +26,13 @@ const HIGH_WATERMARK: i64 = -1;
 const CONCURRENT: usize = 16;
 
 pub(super) async fn handle(services: Arc<Services>, request: Request<DeleteRecordsRequest>) -> DeleteRecordsResponse {
+    let named =
+        request.body.topics.iter().map(|topic| {
+            (Named::Name(&topic.name), topic.partitions.iter().map(|partition| partition.partition_index))
+        });
+    if services.lacks(named) {
+        services.topics.catch_up().await;
+    }
     let mut topics: Vec<DeleteRecordsTopicResult> = Vec::new();
     for topic in request.body.topics {
         // A partition that is named twice is cut at the offset named last.

@@ -18,14 +18,18 @@ use kafka_protocol::{
 use super::{
     Request, Services,
     cluster::{OPERATIONS_NOT_ASKED, ReachableBrokers, TOPIC_OPERATIONS, operations},
+    partitions::Named,
 };
 use crate::topics::{Topic, names};
 
-pub(super) fn handle(
+pub(super) async fn handle(
     services: &Services,
     request: &Request<DescribeTopicPartitionsRequest>,
 ) -> DescribeTopicPartitionsResponse {
     let body = &request.body;
+    if services.lacks(body.topics.iter().map(|topic| (Named::Name(&topic.name), std::iter::empty()))) {
+        services.topics.catch_up().await;
+    }
     let snapshot = services.topics.snapshot();
     let all = body.topics.is_empty();
     let names: BTreeSet<&str> = if all {

@@ -93,8 +93,14 @@ async fn answer(services: &Services, correlation_id: i32, request: Request<Fetch
     let mut unknown = Vec::new();
     let mut wanted = Vec::new();
     let mut answers = Vec::with_capacity(begun.partitions.len());
-    for (partition, asked) in &begun.partitions {
-        match want(services, partition, asked) {
+    let find =
+        || begun.partitions.iter().map(|(partition, asked)| want(services, partition, asked)).collect::<Vec<_>>();
+    let mut found = find();
+    if found.iter().any(Result::is_err) && services.topics.catch_up().await {
+        found = find();
+    }
+    for ((partition, _), found) in begun.partitions.iter().zip(found) {
+        match found {
             Ok(want) if replica.0 < 0 => wanted.push((partition.clone(), want)),
             Ok(want) => {
                 let id = want.partition.id();

@@ -21,7 +21,10 @@ use kafka_protocol::{
     },
 };
 
-use super::{Request, Services, errors, partitions::known_epoch};
+use super::{
+    Request, Services, errors,
+    partitions::{Named, known_epoch},
+};
 use crate::log::{Bounds, FetchError, check_leader_epoch, store::TimestampedOffset};
 
 const LATEST: i64 = -1;
@@ -35,6 +38,13 @@ const CONCURRENT: usize = 16;
 
 pub(super) async fn handle(services: Arc<Services>, request: Request<ListOffsetsRequest>) -> ListOffsetsResponse {
     let Request { body, version, .. } = request;
+    let named = body
+        .topics
+        .iter()
+        .map(|topic| (Named::Name(&topic.name), topic.partitions.iter().map(|partition| partition.partition_index)));
+    if services.lacks(named) {
+        services.topics.catch_up().await;
+    }
     let known_isolation = (0..=1).contains(&body.isolation_level);
     let mut seen: HashMap<_, usize> = HashMap::new();
     for topic in &body.topics {

@@ -239,7 +239,10 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
         ApiKey::ListConfigResources => {
             call.now(|request| list_config_resources::handle(&services.topics, &services.broker_ids(), &request))
         }
-        ApiKey::DescribeTopicPartitions => call.now(|request| describe_topic_partitions::handle(services, &request)),
+        ApiKey::DescribeTopicPartitions => {
+            call.answer(|request| async move { describe_topic_partitions::handle(services, &request).await.into() })
+                .await
+        }
         ApiKey::ElectLeaders => call.now(|request| elect_leaders::handle(&services.topics, &request)),
         ApiKey::ListPartitionReassignments => {
             call.now(|_: Request<ListPartitionReassignmentsRequest>| list_partition_reassignments::handle())

@@ -17,7 +17,7 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Outcome, Request, Services, errors};
+use super::{Outcome, Request, Services, errors, partitions::Named};
 use crate::{
     coordinator::CoordinatorError,
     groups::{Commit, CommitRequest, GroupError, TopicPartition},
@@ -35,6 +35,13 @@ pub(super) async fn handle(
     let mut answer = Answer::default();
     let mut known = Vec::new();
     let mut offsets = Vec::new();
+    let named = body.topics.iter().map(|topic| {
+        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+        (Named::by(&topic.name, topic.topic_id), indexes)
+    });
+    if services.lacks(named) {
+        services.topics.catch_up().await;
+    }
     for topic in body.topics {
         let found = if version >= BY_ID {
             services.topics.get_by_id(TopicId(topic.topic_id)).ok_or(ResponseError::UnknownTopicId)

@@ -16,7 +16,10 @@ use kafka_protocol::{
     },
 };
 
-use super::{Request, Services, errors, partitions::known_epoch};
+use super::{
+    Request, Services, errors,
+    partitions::{Named, known_epoch},
+};
 use crate::log::{Divergence, FetchError, check_leader_epoch};
 
 /// Partitions that the storage is asked about at the same time for one request.
@@ -26,6 +29,14 @@ pub(super) async fn handle(
     services: Arc<Services>,
     request: Request<OffsetForLeaderEpochRequest>,
 ) -> OffsetForLeaderEpochResponse {
+    let named = request
+        .body
+        .topics
+        .iter()
+        .map(|topic| (Named::Name(&topic.topic), topic.partitions.iter().map(|partition| partition.partition)));
+    if services.lacks(named) {
+        services.topics.catch_up().await;
+    }
     let mut topics = Vec::with_capacity(request.body.topics.len());
     for topic in request.body.topics {
         let (services, name) = (&services, &topic.topic);

@@ -4,8 +4,28 @@ use std::{sync::Arc, time::Duration};
 
 use kafka_protocol::{ResponseError, protocol::StrBytes};
 
+use uuid::Uuid;
+
 use super::Services;
-use crate::{log::Partition, model::TopicName, topics::Topic};
+use crate::{
+    log::Partition,
+    model::{TopicId, TopicName},
+    topics::{Topic, names},
+};
+
+/// How a request names a topic.
+#[derive(Clone, Copy)]
+pub(super) enum Named<'a> {
+    Name(&'a str),
+    Id(Uuid),
+}
+
+impl<'a> Named<'a> {
+    /// By its name, unless there is an id.
+    pub(super) fn by(name: &'a str, id: Uuid) -> Self {
+        if id.is_nil() { Self::Name(name) } else { Self::Id(id) }
+    }
+}
 
 /// A client's timeout in milliseconds; a negative one is none.
 pub(super) fn timeout(milliseconds: i32) -> Duration {
@@ -18,6 +38,26 @@ pub(super) fn known_epoch(epoch: i32) -> Option<i32> {
 }
 
 impl Services {
+    /// Whether a topic or partition that a request names is not known here and may have been made by another broker a moment ago:
+    /// then it is looked for once ([`Catalog::catch_up`]) before it is answered to be unknown.
+    ///
+    /// [`Catalog::catch_up`]: crate::topics::Catalog::catch_up
+    pub(super) fn lacks<'a, I: Iterator<Item = i32>>(&self, mut named: impl Iterator<Item = (Named<'a>, I)>) -> bool {
+        let snapshot = self.topics.snapshot();
+        named.any(|(topic, mut partitions)| {
+            let known = match topic {
+                Named::Name(name) => snapshot.get(name),
+                Named::Id(id) => snapshot.get_by_id(TopicId(id)),
+            };
+            match (known, topic) {
+                (Some(known), _) => partitions.any(|index| index >= known.partitions),
+                // What can't be there is not looked for.
+                (None, Named::Name(name)) => names::validate(name).is_ok() && !names::is_reserved(name),
+                (None, Named::Id(id)) => !id.is_nil(),
+            }
+        })
+    }
+
     /// The partition of a topic that is known.
     pub(super) fn partition_of(&self, topic: &Topic, index: i32) -> Result<Arc<Partition>, ResponseError> {
         topic.partition(index).ok_or(ResponseError::UnknownTopicOrPartition)?;

@@ -29,7 +29,10 @@ use kafka_protocol::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Outcome, Request, Services, errors, partitions::timeout};
+use super::{
+    Outcome, Request, Services, errors,
+    partitions::{Named, timeout},
+};
 use crate::{
     log::{self, Answer, AppendError, AppendedAt, Pending, config::LogConfig, store::Layout},
     model::{NodeId, TopicId},
@@ -93,6 +96,13 @@ pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceReq
     let Request { body, version, caller, frame_bytes, .. } = request;
     let acks = body.acks;
     let deadline = log::deadline_in(timeout(body.timeout_ms).max(LEAST_PATIENCE));
+    let named = body.topic_data.iter().map(|topic| {
+        let indexes = topic.partition_data.iter().map(|partition| partition.index);
+        (Named::by(&topic.name, topic.topic_id), indexes)
+    });
+    if services.lacks(named) {
+        services.topics.catch_up().await;
+    }
     let mut rows = rows(services, body, version, frame_bytes);
     if let Some((error, message)) = refusal_of_all(&rows) {
         for partition in rows.iter_mut().flat_map(|topic| &mut topic.partitions) {

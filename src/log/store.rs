@@ -279,6 +279,11 @@ pub trait LogStore: Send + Sync + 'static {
     /// Makes an empty log. Repeating it for the same topic id changes nothing.
     async fn create(&self, partition: &PartitionId) -> Result<(), StoreError>;
 
+    /// As [`LogStore::create`], of a log that was there before: an archive may have some of it.
+    async fn create_again(&self, partition: &PartitionId) -> Result<(), StoreError> {
+        self.create(partition).await
+    }
+
     /// # Errors
     /// [`StoreError::NoSuchPartition`] also when the stored topic id is another.
     async fn load(&self, partition: &PartitionId) -> Result<LogState, StoreError>;

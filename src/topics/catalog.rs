@@ -6,16 +6,19 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, future::try_join_all, stream};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     configs::{self, Layers, Values},
@@ -139,6 +142,10 @@ pub struct Catalog {
     listeners: Mutex<Vec<Listener>>,
     /// Told when partitions could not be made or freed.
     undone: Notify,
+    /// Held by who looks for what is not known here; when the last look began.
+    looking: tokio::sync::Mutex<Option<Instant>>,
+    /// Looks that have begun.
+    looks: AtomicU64,
 }
 
 impl Catalog {
@@ -160,6 +167,8 @@ impl Catalog {
             snapshot: ArcSwap::from_pointee(snapshot),
             listeners: Mutex::new(Vec::new()),
             undone: Notify::new(),
+            looking: tokio::sync::Mutex::default(),
+            looks: AtomicU64::new(0),
         }))
     }
 
@@ -217,6 +226,36 @@ impl Catalog {
         Ok(())
     }
 
+    /// Looks whether the store has something newer, for who was asked for what is not known here: another broker may have made
+    /// it a moment ago. Those who ask at the same time share a look. Ends in bounded time, whether it could look or not.
+    ///
+    /// Answers whether there was something newer.
+    pub async fn catch_up(&self) -> bool {
+        /// What is not found out by then is answered as it is known.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        /// A flood of names that nobody has costs the store no more than one look in this time.
+        const LEAST_BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+        let before = self.snapshot.load().version;
+        let begun = self.looks.load(Ordering::Acquire);
+        let look = async {
+            let mut last = self.looking.lock().await;
+            if self.looks.load(Ordering::Acquire) != begun {
+                // One that began after this was asked has ended.
+                return;
+            }
+            if let Some(last) = *last {
+                tokio::time::sleep_until(last + LEAST_BETWEEN_LOOKS).await;
+            }
+            *last = Some(Instant::now());
+            self.looks.fetch_add(1, Ordering::Release);
+            if let Err(error) = self.refresh().await {
+                debug!(%error, "whether another broker has made a topic could not be looked up");
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, look).await;
+        self.snapshot.load().version != before
+    }
+
     /// The store came back with an older catalog than it had.
     fn tell_lost(listeners: &[Listener], before: &Snapshot, next: &Snapshot) {
         let (known, stored) = (before.version.number, next.version.number);
@@ -269,7 +308,8 @@ impl Catalog {
     async fn apply(&self, changes: Vec<Change>) -> Result<Vec<Changed>, StoreError> {
         let mut results = Vec::with_capacity(changes.len());
         for changes in changes.chunks(CHANGES_PER_CALL) {
-            let applied = self.store.apply(changes).await?;
+            let promise = self.promised(changes);
+            let applied = self.store.apply(changes, promise).await?;
             let in_step = {
                 let listeners = self.listeners.lock();
                 let before = self.snapshot.load_full();
@@ -299,6 +339,23 @@ impl Catalog {
             results.extend(applied.changes);
         }
         Ok(results)
+    }
+
+    /// What must hold before changes are answered: what the broker promises for all that sets nothing, and the topics concerned
+    /// for their records, which are worth nothing without the topic. As it is after the changes.
+    fn promised(&self, changes: &[Change]) -> Promise {
+        let before = self.snapshot.load_full();
+        let mut after = Snapshot::clone(&before);
+        for change in changes {
+            match change.clone() {
+                Change::Create(topic) | Change::Replace { new: topic, .. } => after.put(topic, &before),
+                Change::Configure { resource, new, .. } => after.configure(resource, new),
+                Change::Delete { .. } => {}
+            }
+        }
+        let default = configs::promise(&Values::new(), &Values::new(), after.layers());
+        let topics = changes.iter().filter_map(|change| after.get(change.topic()?.as_str()));
+        topics.fold(default, |promise, topic| promise.and(topic.log_config.promise))
     }
 
     /// Whether a topic of this name may be created.
@@ -562,10 +619,12 @@ impl Catalog {
         let mut unfinished = self.store.unfinished().await?;
         // What is to go goes first: a name may have been taken again.
         unfinished.sort_by_key(|unfinished| unfinished.work == Work::Create);
+        // One that can't be finished, since its shard is gone, holds up no other.
+        let mut done = Ok(());
         for unfinished in &unfinished {
-            self.finish_one(unfinished).await?;
+            done = done.and(self.finish_one(unfinished).await);
         }
-        Ok(())
+        done
     }
 
     async fn finish_one(&self, unfinished: &Unfinished) -> Result<(), StoreError> {
@@ -578,16 +637,46 @@ impl Catalog {
 
     /// Makes the partitions of a topic whose name is claimed.
     async fn make(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
-        self.try_make(name, id, partitions).await.inspect_err(|_| self.undone.notify_one())
+        self.try_make(name, id, partitions, false).await.inspect_err(|_| self.undone.notify_one())
     }
 
-    async fn try_make(&self, name: &TopicName, id: TopicId, partitions: i32) -> Result<(), StoreError> {
-        let logs = &self.logs;
-        stream::iter(partition_ids(name, id, partitions))
-            .map(|partition| async move { logs.create(&partition).await })
+    /// Makes the partitions of a topic again that the storage came back without. Those that are there stay as they are.
+    pub async fn make_again(&self, id: TopicId) -> Result<(), StoreError> {
+        // One that is deleted has no partitions to be made.
+        self.refresh().await?;
+        match self.get_by_id(id) {
+            Some(topic) => self.try_make(&topic.name, id, topic.partitions, true).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn try_make(
+        &self,
+        name: &TopicName,
+        id: TopicId,
+        partitions: i32,
+        were_there: bool,
+    ) -> Result<(), StoreError> {
+        let (logs, durability) = (&self.logs, &self.durability);
+        let made: Vec<_> = stream::iter(partition_ids(name, id, partitions))
+            .map(|partition| async move {
+                let life = durability.life(&partition);
+                let made = if were_there { logs.create_again(&partition) } else { logs.create(&partition) };
+                made.await.map(|()| (partition, life))
+            })
             .buffer_unordered(PARTITIONS_AT_A_TIME)
-            .try_collect::<()>()
-            .await?;
+            .collect()
+            .await;
+        // One that can't be made, since its shard is gone, holds up no other.
+        let made = made.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let promise = self.get_by_id(id).map_or(Promise::MEMORY, |topic| topic.log_config.promise);
+        try_join_all(made.iter().filter(|(partition, _)| !durability.holds_at_once(promise, partition)).map(
+            |(partition, life)| async move {
+                let held = durability.barrier(promise, partition, life).await;
+                held.map_err(|unkept| StoreError::OutcomeUnknown(unkept.to_string()))
+            },
+        ))
+        .await?;
         if !self.store.finish(&Unfinished { name: name.clone(), id, partitions, work: Work::Create }).await? {
             // Deleted while it was made.
             self.remove(name, id, partitions).await?;
@@ -605,7 +694,7 @@ impl Catalog {
         stream::iter(partition_ids(name, id, partitions))
             .map(|partition| async move { logs.delete(&partition).await })
             .buffer_unordered(PARTITIONS_AT_A_TIME)
-            .try_collect::<()>()
+            .fold(Ok(()), async |all, one| all.and(one))
             .await?;
         self.store.finish(&Unfinished { name: name.clone(), id, partitions, work: Work::Delete }).await?;
         Ok(())

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::configs::Values;
 use crate::{
-    log::store::StoreError,
+    log::{durability::Promise, store::StoreError},
     model::{TopicId, TopicName},
 };
 
@@ -141,8 +141,9 @@ pub trait CatalogStore: Send + Sync + 'static {
     /// unless they are very many or `known` is no part of the history.
     async fn newer(&self, known: CatalogVersion) -> Result<Option<Newer>, StoreError>;
 
-    /// Judges each change by itself and makes those that hold, all in one atomic step that raises the version once.
-    async fn apply(&self, changes: &[Change]) -> Result<Applied, StoreError>;
+    /// Judges each change by itself and makes those that hold, all in one atomic step that raises the version once. Returns when
+    /// `promise` holds for it; [`StoreError::OutcomeUnknown`] where it is made and that can't be said.
+    async fn apply(&self, changes: &[Change], promise: Promise) -> Result<Applied, StoreError>;
 
     /// The work that is not done.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;

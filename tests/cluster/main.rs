@@ -9,3 +9,4 @@ mod groups;
 mod leaders;
 mod link;
 mod naming;
+mod topics;

@@ -6,17 +6,20 @@ pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use redis::{Cmd, streams::StreamRangeReply};
 use tracing::error;
 
 use super::{
     connection::Request,
+    durability::RedisDurability,
     keys::Keyspace,
     nodes::{At, Nodes},
 };
 use crate::{
-    log::store::StoreError,
+    log::{durability::Promise, store::StoreError},
     model::TopicName,
     topics::{
         configs::Values,
@@ -31,13 +34,20 @@ use crate::{
 pub struct RedisCatalogStore {
     nodes: Nodes,
     keyspace: Keyspace,
+    /// Keeps what changes promise.
+    durability: Option<Arc<RedisDurability>>,
 }
 
 impl RedisCatalogStore {
     pub fn new(nodes: impl Into<Nodes>) -> Self {
         let nodes = nodes.into();
         let keyspace = nodes.keyspace().clone();
-        Self { nodes, keyspace }
+        Self { nodes, keyspace, durability: None }
+    }
+
+    /// Changes are answered when what is promised of them holds.
+    pub fn kept_by(self, durability: Arc<RedisDurability>) -> Self {
+        Self { durability: Some(durability), ..self }
     }
 
     fn at(&self) -> At<'_> {
@@ -148,8 +158,14 @@ impl CatalogStore for RedisCatalogStore {
         Ok(Some(Newer::Changes(changes)))
     }
 
-    async fn apply(&self, changes: &[Change]) -> Result<Applied, StoreError> {
+    async fn apply(&self, changes: &[Change], promise: Promise) -> Result<Applied, StoreError> {
         let creates = changes.iter().any(|change| matches!(change, Change::Create(_)));
+        let slot = self.nodes.slot_of(&self.keyspace.topics());
+        if let Some(durability) = self.durability.as_ref().filter(|_| creates) {
+            // What lowers a promise that can't be kept any more must be possible; a new topic can wait.
+            durability.check_at(promise, slot).map_err(|unkept| StoreError::NotReady(unkept.to_string()))?;
+        }
+        let held = self.durability.as_ref().map(|durability| durability.expect(promise, slot));
         let mut call = self.call(if creates { "weir_catalog_apply_v2" } else { "weir_catalog_change_v1" });
         for change in changes {
             encoding::encode_change(&mut call, change);
@@ -169,7 +185,13 @@ impl CatalogStore for RedisCatalogStore {
                 })
                 .collect::<Result<_, _>>()?,
         };
-        if applied.changes.len() == changes.len() { Ok(applied) } else { Err(unreadable()) }
+        if applied.changes.len() != changes.len() {
+            return Err(unreadable());
+        }
+        if let Some(held) = held.filter(|_| applied.changes.contains(&Changed::Done)) {
+            held.await.map_err(|unkept| StoreError::OutcomeUnknown(unkept.to_string()))?;
+        }
+        Ok(applied)
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {

@@ -32,6 +32,8 @@ use crate::{
 struct Partitions {
     there: Mutex<BTreeSet<(TopicId, i32)>>,
     broken: AtomicBool,
+    /// Only this topic's fail.
+    refused: Mutex<Option<TopicId>>,
 }
 
 impl Partitions {
@@ -53,6 +55,9 @@ impl Partitions {
 impl LogStore for Partitions {
     async fn create(&self, partition: &PartitionId) -> Result<(), StoreError> {
         self.check()?;
+        if *self.refused.lock() == Some(partition.topic_id) {
+            return Err(StoreError::NotSent("refused".to_owned()));
+        }
         self.there.lock().insert((partition.topic_id, partition.index));
         Ok(())
     }
@@ -245,6 +250,72 @@ async fn a_broker_that_could_not_make_partitions_tries_again_by_itself() {
     world.partitions.until(2).await;
     stopping.cancel();
     finishing.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn a_topic_that_can_not_be_finished_holds_up_no_other() {
+    let world = World::new().await;
+    let one = world.catalog(1).await;
+    world.partitions.broken.store(true, Ordering::Relaxed);
+    for name in ["lost", "orders"] {
+        assert!(create(&one, name, 2).await.is_err());
+    }
+    *world.partitions.refused.lock() = one.get("lost").map(|topic| topic.id);
+    world.partitions.broken.store(false, Ordering::Relaxed);
+    let stopping = CancellationToken::new();
+    let finishing = tokio::spawn(one.clone().keep_finishing(stopping.clone()));
+    world.partitions.until(2).await;
+    *world.partitions.refused.lock() = None;
+    world.partitions.until(4).await;
+    stopping.cancel();
+    finishing.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn partitions_that_are_lost_are_made_again_unless_their_topic_is_deleted() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    let id = create(&one, "orders", 3).await.expect("created");
+    world.partitions.there.lock().pop_first();
+    two.make_again(id).await.expect("Redis is up");
+    assert_eq!(world.partitions.count(), 3);
+    one.delete(id).await.expect("deleted");
+    two.make_again(id).await.expect("Redis is up");
+    assert_eq!(world.partitions.count(), 0);
+}
+
+#[tokio::test]
+async fn who_asks_for_what_is_not_known_finds_what_others_made_and_a_flood_of_them_shares_a_few_looks() {
+    let world = World::new().await;
+    let (one, two) = (world.catalog(1).await, world.catalog(2).await);
+    let flooded = two.clone();
+    let flood = tokio::spawn(async move {
+        loop {
+            futures::future::join_all((0..20).map(|_| flooded.catch_up())).await;
+        }
+    });
+    for round in 0..30 {
+        let name = format!("t-{round}");
+        create(&one, &name, 1).await.expect("created");
+        two.catch_up().await;
+        assert!(two.get(&name).is_some(), "{name}");
+    }
+    flood.abort();
+    let _ = flood.await;
+    let calls = async || {
+        let stats: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query_async(&mut world.redis.connection().await)
+            .await
+            .expect("it is up");
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_fcall:calls=")?.split(',').next());
+        calls.and_then(|calls| calls.parse::<u32>().ok()).expect("a count")
+    };
+    let before = calls().await;
+    let newer = futures::future::join_all((0..1_000).map(|_| two.catch_up())).await;
+    assert!(newer.iter().all(|newer| !newer));
+    let looks = calls().await - before;
+    assert!((1..=2).contains(&looks), "{looks}");
 }
 
 #[tokio::test]

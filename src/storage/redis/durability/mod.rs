@@ -151,31 +151,32 @@ impl RedisDurability {
         }
     }
 
+    /// What is known to stand against the promise at the slot's server.
+    pub(super) fn check_at(&self, promise: Promise, slot: Slot) -> Result<(), Unkept> {
+        if promise == Promise::MEMORY {
+            return Ok(());
+        }
+        self.of_slot(slot).map_or(Ok(()), |node| node.check(promise))
+    }
+
     /// Taken before a write to the slot's server; what it returns ends when the promise holds for the write.
-    ///
-    /// # Errors
-    /// What is known already to stand against the promise.
     pub(super) fn expect(
         &self,
         promise: Promise,
         slot: Slot,
-    ) -> Result<impl Future<Output = Result<(), Unkept>> + Send + use<>, Unkept> {
+    ) -> impl Future<Output = Result<(), Unkept>> + Send + use<> {
         let node = if promise == Promise::MEMORY { None } else { self.of_slot(slot) };
-        let expected = match node {
-            Some(node) => {
-                node.check(promise)?;
-                let life = node.life();
-                Some((node, life))
-            }
-            None => None,
-        };
-        Ok(async move {
+        let expected = node.map(|node| {
+            let life = node.life();
+            (node, life)
+        });
+        async move {
             match expected {
                 Some((node, life)) => node.barrier(promise, &life).await,
                 None if promise == Promise::MEMORY => Ok(()),
                 None => Err(Unkept::NotYet("no node of the cluster has the slot".to_owned())),
             }
-        })
+        }
     }
 }
 

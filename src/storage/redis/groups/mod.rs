@@ -50,7 +50,10 @@ impl RedisGroupStore {
     ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
         let not_yet = |unkept: Unkept| StoreError::NotReady(unkept.to_string());
         let expected = match &self.kept {
-            Some((durability, promise)) => Some(durability.expect(*promise, slot).map_err(not_yet)?),
+            Some((durability, promise)) => {
+                durability.check_at(*promise, slot).map_err(not_yet)?;
+                Some(durability.expect(*promise, slot))
+            }
             None => None,
         };
         let answers = self.try_write_at(self.nodes.at(slot), writes).await?;

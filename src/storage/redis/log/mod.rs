@@ -247,6 +247,26 @@ impl RedisLog {
         Ok(log_state(&snapshot.core, &snapshot.epochs, snapshot.cold))
     }
 
+    /// `mark`: in which life the log needs no comparison with the archive.
+    async fn create_with(&self, partition: &Partition, mark: String) -> Result<(), StoreError> {
+        let mut command = functions::call("weir1_create", &partition.keys);
+        command.arg(partition.id.topic_id.to_string()).arg(mark);
+        let answer: redis::Value = self.at(partition).query(&command).await?;
+        let answer = functions::Answer::of(answer).ok_or_else(|| functions::unexpected("weir1_create", &"nothing"))?;
+        match answer.word.as_str() {
+            "ok" => Ok(()),
+            "other" => Err(StoreError::Refused(format!(
+                "{} still holds a partition of another topic id",
+                partition.keys.state
+            ))),
+            "occupied" => Err(self.quarantined(
+                partition,
+                format!("{} is there, but there is no state of it", answer.text(0).unwrap_or_default()),
+            )),
+            _ => Err(functions::unexpected("weir1_create", &answer)),
+        }
+    }
+
     /// The core as far as it is known, else read.
     async fn known_core(&self, partition: &Partition) -> Result<Core, StoreError> {
         let known = {
@@ -293,22 +313,13 @@ fn log_state(core: &Core, epochs: &[(i32, i64)], cold: Option<Cold>) -> LogState
 impl LogStore for RedisLog {
     async fn create(&self, id: &PartitionId) -> Result<(), StoreError> {
         let partition = self.partition(id);
-        let mut command = functions::call("weir1_create", &partition.keys);
-        command.arg(id.topic_id.to_string()).arg(functions::mark_of(&self.at(&partition).life()));
-        let answer: redis::Value = self.at(&partition).query(&command).await?;
-        let answer = functions::Answer::of(answer).ok_or_else(|| functions::unexpected("weir1_create", &"nothing"))?;
-        match answer.word.as_str() {
-            "ok" => Ok(()),
-            "other" => Err(StoreError::Refused(format!(
-                "{} still holds a partition of another topic id",
-                partition.keys.state
-            ))),
-            "occupied" => Err(self.quarantined(
-                &partition,
-                format!("{} is there, but there is no state of it", answer.text(0).unwrap_or_default()),
-            )),
-            _ => Err(functions::unexpected("weir1_create", &answer)),
-        }
+        // There is nothing in the archive that it would have to be compared with.
+        let mark = functions::mark_of(&self.at(&partition).life());
+        self.create_with(&partition, mark).await
+    }
+
+    async fn create_again(&self, id: &PartitionId) -> Result<(), StoreError> {
+        self.create_with(&self.partition(id), String::new()).await
     }
 
     async fn load(&self, id: &PartitionId) -> Result<LogState, StoreError> {

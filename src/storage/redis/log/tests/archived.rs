@@ -42,6 +42,18 @@ async fn retention_removes_nothing_that_is_not_archived() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_made_again_is_to_be_compared_with_the_archive_and_a_new_one_is_not() {
+    let world = World::new().await;
+    let life = world.log.at(&world.log.partition(&world.id)).life();
+    assert_eq!(world.log.is_compared(&world.id, &life).await, Ok(true));
+    world.log.create_again(&world.id).await.expect("Redis is up");
+    assert_eq!(world.log.is_compared(&world.id, &life).await, Ok(true), "it was there");
+    world.log.delete(&world.id).await.expect("Redis is up");
+    world.log.create_again(&world.id).await.expect("Redis is up");
+    assert_eq!(world.log.is_compared(&world.id, &life).await, Ok(false));
+}
+
+#[tokio::test]
 async fn a_broker_that_knows_no_cold_tier_is_held_back_by_what_is_noted() {
     let mut world = with_records(Layout::Batch, 20).await;
     retain(&world, Retention::default()).await;
