@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::{
     archive as cold,
-    losses::{Losses, audit_offsets},
+    losses::{Losses, audit_offsets, make_again},
 };
 use crate::{
     clock::Clock,
@@ -30,6 +30,7 @@ use crate::{
         self, Log,
         archive::Archive,
         durability::{Dial, Promise},
+        missing::Missing,
         pressure::Pressure,
         producer_ids::ProducerIds,
         store::{LogStore, StoreError},
@@ -89,10 +90,12 @@ impl Domain {
             cold::warn_of_archived_topics(&topics);
         }
         let pressure = Arc::new(Pressure::new(metrics.pressure.clone()));
+        let missing = Arc::new(Missing::default());
         let log_options = log::Options {
             dial,
             cold: cold.clone(),
             pressure: pressure.clone(),
+            missing: missing.clone(),
             ..log_options(&settings, metrics, cluster.clone())
         };
         topics.subscribe({
@@ -131,6 +134,10 @@ impl Domain {
         domain.follow_leadership(tasks);
         domain.follow_deletions(tasks);
         domain.follow_redis(nodes, tasks);
+        tasks.spawn(
+            "missing partitions",
+            make_again(missing, domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()),
+        );
         tasks.spawn("durability", durability.keep_looking(tasks.stopping().clone()));
         tasks.spawn("retention", retention::run(domain.log.clone(), domain.topics.clone(), tasks.stopping().clone()));
         let (topics, stopping) = (domain.topics.clone(), tasks.stopping().clone());
@@ -176,7 +183,7 @@ impl Domain {
         let cluster = self.cluster.clone();
         let stopping = tasks.stopping().clone();
         let audit = Arc::new(Notify::new());
-        let mut losses = Losses::new(nodes.clone(), cluster.clone(), log.clone(), audit.clone());
+        let mut losses = Losses::new(nodes.clone(), cluster.clone(), (log.clone(), self.groups.clone()), audit.clone());
         let audited = (log.clone(), self.groups.clone(), topics.clone());
         tasks.spawn("offsets beyond the end", audit_offsets(audit, audited, stopping.clone()));
         tasks.spawn("changes in redis", async move {

@@ -1,16 +1,16 @@
 //! What Redis came back without: looked for whenever it is another server, or has another history, than before.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     cluster::Cluster,
     coordinator::{Coordinator, CoordinatorError, Fetch},
-    log::{Log, durability::Life, store::StoreError},
-    model::PartitionId,
+    log::{Log, durability::Life, missing::Missing, store::StoreError},
+    model::{GroupId, PartitionId},
     storage::redis::{nodes::Nodes, shards::SlotSet},
     topics::Catalog,
 };
@@ -24,12 +24,30 @@ pub(super) struct Losses {
     nodes: Nodes,
     cluster: Arc<Cluster>,
     log: Arc<Log>,
+    groups: Arc<Coordinator>,
+    /// Of the nodes of a Redis Cluster, in which groups were loaded.
+    lives: HashSet<Life>,
     audit: Arc<Notify>,
 }
 
 impl Losses {
-    pub(super) fn new(nodes: Nodes, cluster: Arc<Cluster>, log: Arc<Log>, audit: Arc<Notify>) -> Self {
-        Self { life: nodes.life(), is_due: false, slots: SlotSet::default(), nodes, cluster, log, audit }
+    pub(super) fn new(
+        nodes: Nodes,
+        cluster: Arc<Cluster>,
+        (log, groups): (Arc<Log>, Arc<Coordinator>),
+        audit: Arc<Notify>,
+    ) -> Self {
+        Self {
+            life: nodes.life(),
+            is_due: false,
+            slots: SlotSet::default(),
+            lives: nodes.lives_at(&SlotSet::all()),
+            nodes,
+            cluster,
+            log,
+            groups,
+            audit,
+        }
     }
 
     /// Redis was connected anew, in `life`.
@@ -55,6 +73,7 @@ impl Losses {
     /// Looks at the logs, where that is due; when it fails, it still is.
     pub(super) async fn look(&mut self) -> Result<(), StoreError> {
         if self.is_due || !self.slots.is_empty() {
+            self.load_groups_again().await;
             let is_due =
                 |partition: &PartitionId| self.is_due || self.slots.contains(self.nodes.slot_of_partition(partition));
             self.log.look_for_losses(is_due).await?;
@@ -64,6 +83,47 @@ impl Losses {
         }
         Ok(())
     }
+
+    /// Those whose slots are served by a node of which nothing was known, or in another life than before. Where slots only moved, or
+    /// a connection was lost, all that was known holds. With one Redis the groups have other epochs, and so are loaded again.
+    async fn load_groups_again(&mut self) {
+        let lives = self.nodes.lives_at(&self.slots);
+        let is_doubtful = |group: &GroupId| {
+            let slot = self.nodes.slot_of_group(group);
+            self.slots.contains(slot) && !self.lives.contains(&self.nodes.life_at(slot))
+        };
+        self.groups.load_again(is_doubtful).await;
+        self.lives.extend(lives);
+        let served = self.nodes.lives_at(&SlotSet::all());
+        self.lives.retain(|life| served.contains(life));
+    }
+}
+
+/// Makes partitions again that Redis came back without although the catalog has them, and tells what they held: a shard of a
+/// Redis Cluster may be lost while that of the catalog is not.
+pub(super) async fn make_again(
+    missing: Arc<Missing>,
+    log: Arc<Log>,
+    topics: Arc<Catalog>,
+    stopping: CancellationToken,
+) {
+    /// Who asks for them asks again.
+    const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+    let work = async {
+        loop {
+            for topic in missing.next().await {
+                let made = async {
+                    topics.make_again(topic).await?;
+                    log.look_for_losses(|partition| partition.topic_id == topic).await
+                };
+                if let Err(error) = made.await {
+                    debug!(%topic, %error, "partitions that are not in Redis could not be made yet");
+                }
+            }
+            tokio::time::sleep(BETWEEN_TRIES).await;
+        }
+    };
+    stopping.run_until_cancelled(work).await;
 }
 
 /// Tells of offsets that groups have committed beyond the end of a log, when the broker starts and when `wanted`: of a loss that no

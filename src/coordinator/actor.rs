@@ -104,6 +104,10 @@ pub(super) struct Actor {
     pause: Duration,
     /// `None` for a group that is not stored.
     epoch: Option<GroupEpoch>,
+    /// What was committed before the storage may have lost it, until the group is loaded again.
+    doubtful: Vec<(TopicPartition, i64)>,
+    /// What is being loaded may have been lost since.
+    is_load_doubtful: bool,
     parked: HashMap<Ticket, Parked>,
     next_ticket: u64,
     staged: Staged,
@@ -133,6 +137,8 @@ impl Actor {
             resigned: false,
             pause: FIRST_PAUSE,
             epoch: None,
+            doubtful: Vec::new(),
+            is_load_doubtful: false,
             parked: HashMap::new(),
             next_ticket: 0,
             staged: Staged::default(),
@@ -187,7 +193,12 @@ impl Actor {
                 command = self.commands.recv(), if accepts => match command {
                     // Each load looks at that itself, and there may be no rest before one succeeds.
                     Some(Asked { command: Command::Reconsider, .. }) if self.group.is_none() => {}
-                    Some(Asked { command: command @ Command::Reconsider, .. }) => self.stalled = Some(command),
+                    Some(Asked { command: Command::LoadAgain, .. }) if self.group.is_none() => {
+                        self.is_load_doubtful = true;
+                    }
+                    Some(Asked { command: command @ (Command::Reconsider | Command::LoadAgain), .. }) => {
+                        self.stalled = Some(command);
+                    }
                     Some(Asked { command, under }) if self.is_outdated(under) => {
                         command.refuse(CoordinatorError::NotCoordinator);
                     }
@@ -225,6 +236,10 @@ impl Actor {
             return;
         }
         let Some(group) = &mut self.group else { return command.refuse(self.unavailable) };
+        if let Command::LoadAgain = command {
+            self.doubtful = group.offsets().iter().map(|(at, committed)| (at, committed.offset)).collect();
+            return self.drop_group(CoordinatorError::NotAvailable, false);
+        }
         let now = self.shared.now();
         let rests = command.needs_rest();
         match command {
@@ -278,7 +293,7 @@ impl Actor {
             },
             Command::TopicDeleted(topic, reply) => self.forget_topic(topic, reply),
             Command::Expire(reply) => self.expire(reply),
-            Command::Reconsider => {}
+            Command::Reconsider | Command::LoadAgain => {}
         }
         self.stage_output();
         if rests {
@@ -411,6 +426,7 @@ impl Actor {
             Finished::Loaded(Ok(_)) if self.shared.cluster.coordinates(&self.id) != Some(self.since()) => {
                 self.load(false)
             }
+            Finished::Loaded(Ok(_)) if std::mem::take(&mut self.is_load_doubtful) => self.load(false),
             Finished::Loaded(Ok(loaded)) => {
                 let settings = self.shared.settings.clone();
                 let (group, epoch) = match loaded {
@@ -420,6 +436,7 @@ impl Actor {
                     Loaded::Nothing | Loaded::Unreadable(_) => (Group::absent(self.id.clone(), settings), None),
                 };
                 self.first_load = false;
+                self.tell_lost_offsets(&group);
                 self.group = Some(group);
                 self.epoch = epoch;
                 self.unavailable = CoordinatorError::Loading;
@@ -427,6 +444,20 @@ impl Actor {
                 self.arm_timer();
             }
             Finished::Paused => self.load(false),
+        }
+    }
+
+    fn tell_lost_offsets(&mut self, loaded: &Group) {
+        for (at, committed) in std::mem::take(&mut self.doubtful) {
+            let left = loaded.offsets().get(at).map(|left| left.offset);
+            if left.is_none_or(|left| left < committed)
+                && let Some(topic) = self.shared.topics.name_of(at.topic)
+            {
+                warn!(
+                    group = %self.id, %topic, partition = at.partition, committed, ?left,
+                    "Redis came back without a commit of a group: its consumers go on at the one before"
+                );
+            }
         }
     }
 

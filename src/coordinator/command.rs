@@ -55,6 +55,8 @@ pub(super) enum Command {
     Expire(Reply<()>),
     /// Another broker may coordinate the group now, or may have since it was loaded.
     Reconsider,
+    /// The storage may have lost what is known of the group.
+    LoadAgain,
 }
 
 /// A command on its way to the group's task.
@@ -83,7 +85,8 @@ impl Command {
             | Command::Delete(_)
             | Command::TopicDeleted(..)
             | Command::Expire(_)
-            | Command::Reconsider => true,
+            | Command::Reconsider
+            | Command::LoadAgain => true,
         }
     }
 
@@ -101,7 +104,7 @@ impl Command {
             Command::Delete(reply) | Command::TopicDeleted(_, reply) | Command::Expire(reply) => {
                 give(reply, Err(error));
             }
-            Command::Reconsider => {}
+            Command::Reconsider | Command::LoadAgain => {}
         }
     }
 }

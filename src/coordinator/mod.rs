@@ -307,6 +307,18 @@ impl Coordinator {
         }
     }
 
+    /// The storage may have lost what it had of the groups that `is_concerned` names: they are loaded again.
+    pub async fn load_again(&self, is_concerned: impl Fn(&GroupId) -> bool) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let concerned: Vec<Live> = {
+            let groups = self.shared.groups.lock();
+            groups.iter().filter(|(id, _)| is_concerned(id)).map(|(_, live)| live.clone()).collect()
+        };
+        // One that has ended knows nothing, and one that takes no requests is being loaded, or written to a storage that fails.
+        let asked = concerned.iter().map(|live| live.commands.send(Command::LoadAgain.under(None)));
+        let _ = tokio::time::timeout(PATIENCE, join_all(asked)).await;
+    }
+
     /// The periodic check of `offsets.retention.minutes`, at once.
     pub async fn expire_offsets(&self) {
         let asked = self.ask_all(Command::Expire).await;

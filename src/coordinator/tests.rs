@@ -72,6 +72,13 @@ impl MemoryStore {
         self.groups.lock().get(group).map(|(_, stored)| stored.clone())
     }
 
+    /// It comes back without what was committed.
+    fn lose_offsets(&self, group: &str) {
+        if let Some((_, stored)) = self.groups.lock().get_mut(group) {
+            stored.offsets = Default::default();
+        }
+    }
+
     fn readable(&self) -> Result<(), StoreError> {
         match *self.fault.lock() {
             Fault::Down => Err(StoreError::NotSent("down".to_owned())),
@@ -744,4 +751,20 @@ async fn a_commit_that_waited_while_another_broker_coordinated_takes_nothing_bac
     drop(held);
     assert_eq!(late.answer().await, Err(CoordinatorError::NotCoordinator));
     assert_eq!(here.committed(true).await, BTreeMap::from([(0, 9)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_storage_has_lost_of_a_group_is_not_gone_on_with() {
+    let world = World::new().await;
+    let member = world.member().await;
+    for offset in [7, 9] {
+        world.commit(member.as_str(), 1, 0, offset).await.answer().await.expect("available");
+    }
+    world.store.lose_offsets("g");
+    assert_eq!(world.committed(true).await, BTreeMap::from([(0, 9)]), "nobody has said that anything was lost");
+    world.coordinator.load_again(|id| *id != group()).await;
+    assert_eq!(world.committed(true).await, BTreeMap::from([(0, 9)]));
+    world.coordinator.load_again(|id| *id == group()).await;
+    assert_eq!(world.heartbeat(&member, 1).await, Ok(()));
+    assert_eq!(world.committed(true).await, BTreeMap::new());
 }

@@ -96,7 +96,7 @@ impl From<Level> for Promise {
 
 /// A life of the storage: from when a process of it began to take writes until another took its place, perhaps with less.
 /// What is promised of one life says nothing of what was written in another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Life(Arc<str>);
 
 impl Life {

@@ -33,6 +33,8 @@ pub(super) struct MemoryStore {
     faults: Mutex<VecDeque<StoreError>>,
     /// Appends wait here while a test holds them up.
     gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Or here once they are stored.
+    answers: Mutex<Option<Arc<Semaphore>>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -62,6 +64,13 @@ impl MemoryStore {
         gate
     }
 
+    /// Appends are stored, and answered when the semaphore gives them a permit.
+    pub(super) fn hold_answers(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        *self.answers.lock() = Some(gate.clone());
+        gate
+    }
+
     /// What another broker does: an append that this process hears of only if told.
     pub(super) fn append_behind_the_back(&self, id: &PartitionId, batch: &ValidatedBatch) {
         self.logs.lock().entry(id.clone()).or_default().push(batch, None);
@@ -76,6 +85,44 @@ impl MemoryStore {
     /// The storage comes back with less than it had.
     pub(super) fn lose_all(&self, id: &PartitionId) {
         self.logs.lock().insert(id.clone(), StoredLog::default());
+    }
+
+    /// It comes back without the partition.
+    pub(super) fn forget(&self, id: &PartitionId) {
+        self.logs.lock().remove(id);
+    }
+
+    fn append_now(&self, partition: &PartitionId, append: &Append) -> Result<AppendOutcome, StoreError> {
+        let mut logs = self.logs.lock();
+        let log = logs.get_mut(partition).ok_or(StoreError::NoSuchPartition)?;
+        if log.state.leader_epoch > append.leader_epoch {
+            return Err(StoreError::FencedLeader(log.state.leader_epoch));
+        }
+        if log.state.next_offset < append.known_end {
+            return Err(StoreError::NotReady("the log has lost records".to_owned()));
+        }
+        let log_append_time = (append.timestamp_type == TimestampType::LogAppendTime).then_some(append.now_ms);
+        let batches = append
+            .batches
+            .iter()
+            .map(|batch| {
+                let stored = log.push(batch, log_append_time);
+                Ok(Appended {
+                    base_offset: stored.base_offset,
+                    log_append_time_ms: log_append_time.unwrap_or(-1),
+                    duplicate: false,
+                    stored: Some(stored),
+                })
+            })
+            .collect();
+        Ok(AppendOutcome {
+            batches,
+            log_start_offset: log.state.log_start_offset,
+            local_start_offset: log.state.local_start_offset,
+            next_offset: log.state.next_offset,
+            max_timestamp: log.state.max_timestamp,
+            size_bytes: log.state.size_bytes,
+        })
     }
 
     fn fault(&self) -> Result<(), StoreError> {
@@ -142,36 +189,12 @@ impl LogStore for MemoryStore {
             gate.acquire().await.expect("the gate stays").forget();
         }
         self.fault()?;
-        let mut logs = self.logs.lock();
-        let log = logs.get_mut(partition).ok_or(StoreError::NoSuchPartition)?;
-        if log.state.leader_epoch > append.leader_epoch {
-            return Err(StoreError::FencedLeader(log.state.leader_epoch));
+        let outcome = self.append_now(partition, &append);
+        let gate = self.answers.lock().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.expect("the gate stays").forget();
         }
-        if log.state.next_offset < append.known_end {
-            return Err(StoreError::NotReady("the log has lost records".to_owned()));
-        }
-        let log_append_time = (append.timestamp_type == TimestampType::LogAppendTime).then_some(append.now_ms);
-        let batches = append
-            .batches
-            .iter()
-            .map(|batch| {
-                let stored = log.push(batch, log_append_time);
-                Ok(Appended {
-                    base_offset: stored.base_offset,
-                    log_append_time_ms: log_append_time.unwrap_or(-1),
-                    duplicate: false,
-                    stored: Some(stored),
-                })
-            })
-            .collect();
-        Ok(AppendOutcome {
-            batches,
-            log_start_offset: log.state.log_start_offset,
-            local_start_offset: log.state.local_start_offset,
-            next_offset: log.state.next_offset,
-            max_timestamp: log.state.max_timestamp,
-            size_bytes: log.state.size_bytes,
-        })
+        outcome
     }
 
     async fn read(&self, partition: &PartitionId, read: Read) -> Result<Vec<StoredBatch>, StoreError> {

@@ -6,6 +6,7 @@ pub mod durability;
 mod fetch;
 #[cfg(test)]
 mod memory_store;
+pub mod missing;
 mod partition;
 pub mod pressure;
 pub mod producer_ids;
@@ -39,6 +40,7 @@ pub use queue::GroupLimits;
 use self::{
     config::LogConfig,
     durability::{Dial, Unkept},
+    missing::Missing,
     pressure::Pressure,
     session::Sessions,
     store::{AppendRefusal, Capacity, LogState, LogStore, ProducerState, Retention, StoreError},
@@ -71,6 +73,8 @@ pub struct Options {
     pub cold: Option<tiered::ColdTier>,
     /// Refuses appends while the storage has little room.
     pub pressure: Arc<Pressure>,
+    /// Told what the storage lacks.
+    pub missing: Arc<Missing>,
     pub metrics: LogMetrics,
     /// Says which partitions this broker leads.
     pub cluster: Arc<Cluster>,
@@ -88,6 +92,7 @@ impl Default for Options {
             dial: Dial::default(),
             cold: None,
             pressure: Arc::default(),
+            missing: Arc::default(),
             metrics: LogMetrics::default(),
             cluster: Arc::new(Cluster::alone(NodeId(0))),
         }

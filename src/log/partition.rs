@@ -185,7 +185,7 @@ impl Partition {
         };
         let promise = self.promised();
         let life = self.waited_for(promise);
-        let loaded = self.load_as_leader(epoch, is_claimed).await?;
+        let loaded = self.load_as_leader(epoch, is_claimed).await.inspect_err(|error| self.note_missing(error))?;
         let mut inner = self.inner.lock();
         inner.claimed = Some(epoch);
         let raced = inner.appends != appends;

@@ -494,6 +494,46 @@ async fn a_loss_is_told_once_and_also_by_the_broker_that_has_come_anew_before_it
     assert_eq!(world.lost(), (3, 11), "who led last tells too");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_the_storage_lacks_is_noted_and_once_it_is_made_again_what_it_held_is_told() {
+    let missing = Arc::new(missing::Missing::default());
+    let world = world_with(Options { missing: missing.clone(), ..Options::default() }).await;
+    world.append(0, 3, 10).await.expect("stored");
+    let id = partition_id(0);
+    world.store.forget(&id);
+    world.log.everything_changed();
+    assert_eq!(world.append(0, 1, 10).await, Err(AppendError::Store(StoreError::NoSuchPartition)));
+    assert_eq!(missing.next().await, [id.topic_id].into());
+    assert_eq!(world.lost(), (0, 0), "whether the topic is gone with it is not known yet");
+    world.store.create(&id).await.expect("memory is there");
+    world.log.look_for_losses(|partition| *partition == id).await.expect("looked");
+    assert_eq!(world.lost(), (1, 3));
+    assert_eq!(world.append(0, 1, 10).await, Err(AppendError::Store(StoreError::FencedLeader(0))));
+    world.lead_anew();
+    assert_eq!(world.append(0, 1, 10).await.map(|at| at.base_offset), Ok(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_answered_after_the_lead_was_lost_and_came_back_takes_nothing_back() {
+    let world = world().await;
+    let answers = world.store.hold_answers();
+    let late = world.send(0, batch(1, 10)).await;
+    world.until_an_append_is_under_way().await;
+    world.lose_leadership();
+    world.store.append_behind_the_back(&partition_id(0), &batch(2, 10));
+    let mut view = View::clone(&world.cluster.view());
+    view.generation += 1;
+    view.live[0].node = NodeId(0);
+    view.live[0].joined = view.generation;
+    world.cluster.set_view(view);
+    world.log.follow_leadership();
+    let end = async || world.partition(0).bounds().await.map(|bounds| bounds.high_watermark);
+    assert_eq!(end().await, Ok(3));
+    answers.add_permits(1);
+    assert_eq!(late.outcome(soon()).await.map(|at| at.base_offset), Ok(0));
+    assert_eq!(end().await, Ok(3));
+}
+
 #[test]
 fn the_end_of_an_epoch_is_where_the_next_one_starts() {
     let state = LogState {

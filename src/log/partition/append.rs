@@ -120,9 +120,9 @@ impl Partition {
         let life = self.waited_for(config.promise);
         let behind = self.behind_passed_over(&sent);
         match self.store_group(&config, batches, behind.clone()).await {
-            Ok(outcome) => {
+            Ok((epoch, outcome)) => {
                 let end = outcome.next_offset;
-                let answers = self.take_outcome(outcome, &timestamps, config.promise, life);
+                let answers = self.take_outcome(epoch, outcome, &timestamps, (config.promise, life));
                 let answers = self.told_no_worse(answers, &sent, &behind);
                 for ((reply, when, _held), answer) in replies.into_iter().zip(answers) {
                     match answer {
@@ -184,12 +184,13 @@ impl Partition {
         }
     }
 
+    /// Also the epoch that it was appended in.
     async fn store_group(
         self: &Arc<Self>,
         config: &LogConfig,
         batches: Vec<ValidatedBatch>,
         behind_passed_over: HashSet<usize>,
-    ) -> Result<AppendOutcome, StoreError> {
+    ) -> Result<(i32, AppendOutcome), StoreError> {
         let now_ms = self.shared.clock.now_ms();
         let leader_epoch = self.leader_epoch().await.map_err(|error| match error {
             // Whatever became of the question, nothing of the batches was sent.
@@ -210,7 +211,7 @@ impl Partition {
         };
         match self.shared.store.append(&self.id, append).await {
             Err(StoreError::FencedLeader(stored)) => Err(self.fenced(stored)),
-            outcome => outcome,
+            outcome => Ok((leader_epoch, outcome?)),
         }
     }
 
@@ -230,10 +231,10 @@ impl Partition {
     /// `timestamps` has the largest of each batch.
     fn take_outcome(
         self: &Arc<Self>,
+        epoch: i32,
         outcome: AppendOutcome,
         timestamps: &[i64],
-        promise: Promise,
-        life: Option<Life>,
+        (promise, life): (Promise, Option<Life>),
     ) -> Vec<Result<AppendedAt, AppendError>> {
         let log_start_offset = outcome.log_start_offset;
         let mut stored: Vec<StoredBatch> = Vec::new();
@@ -253,7 +254,16 @@ impl Partition {
                 })
             })
             .collect();
+        if !stored.is_empty() {
+            let metrics = &self.shared.options.metrics;
+            metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
+            metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.size() as u64).sum());
+        }
         let mut inner = self.inner.lock();
+        if inner.claimed != Some(epoch) {
+            // The lead was lost meanwhile. Where it has come back since, what was read then has this append, and more.
+            return answers;
+        }
         inner.appends += 1;
         inner.learn_appended(outcome.next_offset);
         if let Some(state) = &mut inner.state {
@@ -270,12 +280,7 @@ impl Partition {
         }
         let has_news = !stored.is_empty();
         if has_news {
-            let metrics = &self.shared.options.metrics;
-            metrics.appended_records.inc_by(stored.iter().map(StoredBatch::count).sum());
-            metrics.appended_bytes.inc_by(stored.iter().map(|batch| batch.size() as u64).sum());
-            if inner.claimed.is_some() {
-                self.shared.tail.append(self.key(), stored);
-            }
+            self.shared.tail.append(self.key(), stored);
         }
         self.learn_end(&mut inner, promise, life);
         if has_news && !inner.is_behind() {

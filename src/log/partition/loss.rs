@@ -87,19 +87,29 @@ impl Partition {
         if self.leads().is_ok() {
             self.doubt();
             return match self.load().await {
-                // A loss is seen to, and the topic's is told by the catalog.
+                // A loss is seen to, the topic's is told by the catalog, and a partition is made again where there is still the topic.
                 Err(StoreError::FencedLeader(_) | StoreError::NoSuchPartition) => Ok(()),
                 looked => looked,
             };
         }
         let stored = match self.shared.store.load(&self.id).await {
-            Err(StoreError::NoSuchPartition) => return Ok(()),
+            Err(error @ StoreError::NoSuchPartition) => {
+                self.note_missing(&error);
+                return Ok(());
+            }
             stored => stored?,
         };
         self.tell_loss(known, &stored);
         // Whoever leads knows the rest.
         self.inner.lock().known = None;
         Ok(())
+    }
+
+    /// The catalog says that the partition is there.
+    pub(super) fn note_missing(&self, error: &StoreError) {
+        if *error == StoreError::NoSuchPartition && !self.inner.lock().deleted {
+            self.shared.options.missing.note(self.id.topic_id);
+        }
     }
 
     /// The storage has forgotten the topic: all of the log is lost.

@@ -1,7 +1,7 @@
 //! Where a key's commands go: to the one Redis there is, or to the node of a Redis Cluster that serves the key's slot.
 //! With one Redis no slot is ever worked out.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, try_join_all};
@@ -13,11 +13,11 @@ use super::{
     client::{self, Client},
     connection::Request,
     keys::Keyspace,
-    shards::{Shards, Slot},
+    shards::{Shards, Slot, SlotSet},
 };
 use crate::{
     log::{durability::Life, store::StoreError},
-    model::PartitionId,
+    model::{GroupId, PartitionId},
     telemetry::metrics::RedisMetrics,
 };
 
@@ -84,6 +84,27 @@ impl Nodes {
             Self::One(_) => Slot::default(),
             Self::Many(_) => self.slot_of(&self.keyspace().stream(&partition.topic, partition.index)),
         }
+    }
+
+    /// Where a group's offsets and members are.
+    pub fn slot_of_group(&self, group: &GroupId) -> Slot {
+        match self {
+            Self::One(_) => Slot::default(),
+            Self::Many(_) => self.slot_of(&self.keyspace().group(group)),
+        }
+    }
+
+    /// The lives of the nodes that serve `slots`, as far as they were ever connected.
+    pub fn lives_at(&self, slots: &SlotSet) -> HashSet<Life> {
+        match self {
+            Self::One(client) => HashSet::from([client.life()]),
+            Self::Many(shards) => shards.clients_at(slots).iter().map(|client| client.life()).collect(),
+        }
+    }
+
+    /// The life of the node that serves the slot; empty where none was ever connected.
+    pub fn life_at(&self, slot: Slot) -> Life {
+        self.at(slot).life()
     }
 
     /// The life of the one Redis. A cluster goes on for as long as it is one: its nodes' lives are the dial's.

@@ -182,6 +182,16 @@ impl Shards {
         self.map.load().nodes.iter().map(|node| node.client.clone()).collect()
     }
 
+    /// Of the nodes that serve some of the slots.
+    pub(super) fn clients_at(&self, slots: &SlotSet) -> Vec<Arc<Client>> {
+        let map = self.map.load();
+        let serves = |node: &Arc<Node>| {
+            let mut slots = Map::all_slots().filter(|slot| slots.contains(*slot));
+            slots.any(|slot| map.owner(slot).is_some_and(|owner| Arc::ptr_eq(owner, node)))
+        };
+        map.nodes.iter().filter(|node| serves(node)).map(|node| node.client.clone()).collect()
+    }
+
     /// Of the node that serves the slot.
     pub(super) fn client(&self, slot: Slot) -> Option<Arc<Client>> {
         self.map.load().owner(slot).map(|node| node.client.clone())

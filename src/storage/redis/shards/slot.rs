@@ -61,6 +61,10 @@ fn crc16(bytes: &[u8]) -> u16 {
 pub struct SlotSet(Box<[u64; 256]>);
 
 impl SlotSet {
+    pub fn all() -> Self {
+        Self(Box::new([u64::MAX; 256]))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
