@@ -35,7 +35,11 @@ use support::{
 /// The end of the log that consumers are told.
 fn high_watermark(address: SocketAddr) -> i64 {
     const LATEST: i64 = -1;
-    let partition = list_offsets_request::ListOffsetsPartition::default().with_timestamp(LATEST);
+    offset_at(address, LATEST)
+}
+
+fn offset_at(address: SocketAddr, timestamp: i64) -> i64 {
+    let partition = list_offsets_request::ListOffsetsPartition::default().with_timestamp(timestamp);
     let asked = list_offsets_request::ListOffsetsTopic::default().with_name(topic()).with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
     let answer: ListOffsetsResponse = Connection::to(address).call(ApiKey::ListOffsets as i16, 7, &request);
@@ -157,6 +161,22 @@ fn a_paused_replica_holds_up_acks_all_alone(program: &str) {
 fn while_the_replica_is_paused_acks_all_errs_acks_1_goes_on_and_nothing_is_doubled() {
     a_paused_replica_holds_up_acks_all_alone(OLD);
     a_paused_replica_holds_up_acks_all_alone(newer());
+}
+
+#[test]
+fn the_largest_timestamp_is_looked_for_among_what_consumers_see() {
+    const MAX_TIMESTAMP: i64 = -3;
+    let (_master, replica, broker) = replicated(OLD);
+    assert_eq!(high_watermark(broker.address), 0);
+    replica.signal("STOP");
+    assert_eq!(send(broker.address, -1, 0, 1, 1), Ok(0));
+    assert_eq!(
+        offset_at(broker.address, MAX_TIMESTAMP),
+        -1,
+        "as Kafka where it is behind the last that may be fetched"
+    );
+    replica.signal("CONT");
+    assert!(eventually(|| offset_at(broker.address, MAX_TIMESTAMP) == 0));
 }
 
 #[test]

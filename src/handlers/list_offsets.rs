@@ -119,8 +119,8 @@ async fn find(
         MAX_TIMESTAMP => {
             let found = services.log.find_max_timestamp(&partition).await.map_err(failed)?;
             // Records without any timestamp: the first of them has the largest, -1.
-            let is_empty = bounds.log_start_offset == bounds.high_watermark;
-            Ok(found.or_else(|| at(bounds.log_start_offset, first_epoch).filter(|_| !is_empty)))
+            let found = found.or_else(|| at(bounds.log_start_offset, first_epoch));
+            Ok(found.filter(|found| found.offset < bounds.high_watermark))
         }
         timestamp => {
             let found = services.log.find_timestamp(&partition, timestamp).await.map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures::future::try_join_all;
+use futures::future::join_all;
 use redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, aio::MultiplexedConnection};
 use tracing::info;
 
@@ -230,7 +230,7 @@ pub(super) async fn examine(
 
 /// The memory that all nodes may take (`maxmemory`) and take; none where one has no limit.
 pub(super) async fn capacity(nodes: &Nodes) -> Result<Option<Capacity>, StoreError> {
-    let each = try_join_all(nodes.all().iter().map(|client| capacity_of(client))).await?;
+    let each = capacities(nodes).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let sum = |sum: Capacity, one: Capacity| Capacity {
         total: sum.total.saturating_add(one.total),
         used: sum.used.saturating_add(one.used),
@@ -238,11 +238,28 @@ pub(super) async fn capacity(nodes: &Nodes) -> Result<Option<Capacity>, StoreErr
     Ok(each.into_iter().collect::<Option<Vec<_>>>().and_then(|each| each.into_iter().reduce(sum)))
 }
 
-/// The memory of the node that has the least of it left, of those with a limit.
+/// The memory of the node that has the least of it left, of those that answer and have a limit.
+///
+/// # Errors
+/// Of the first node, where none answers.
 pub(super) async fn fullest(nodes: &Nodes) -> Result<Option<Capacity>, StoreError> {
-    let each = try_join_all(nodes.all().iter().map(|client| capacity_of(client))).await?;
     let used = |capacity: &Capacity| u128::from(capacity.used) * 1_000_000 / u128::from(capacity.total.max(1));
-    Ok(each.into_iter().flatten().max_by_key(used))
+    let each = capacities(nodes).await;
+    if each.iter().all(Result::is_err) {
+        return each.into_iter().next().unwrap_or(Ok(None));
+    }
+    Ok(each.into_iter().flatten().flatten().max_by_key(used))
+}
+
+async fn capacities(nodes: &Nodes) -> Vec<Result<Option<Capacity>, StoreError>> {
+    /// One that hangs is not waited for.
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let late = || StoreError::NotReady(format!("no answer within {PATIENCE:?}"));
+    let each = nodes.all();
+    join_all(each.iter().map(|client| async move {
+        tokio::time::timeout(PATIENCE, capacity_of(client)).await.unwrap_or_else(|_| Err(late()))
+    }))
+    .await
 }
 
 async fn capacity_of(client: &Client) -> Result<Option<Capacity>, StoreError> {
