@@ -29,16 +29,18 @@ use kafka_protocol::{
 use support::{
     Connection, PATIENCE,
     ledger::{
-        TOPIC, attempt, batch, create_topic, fetch_request, new_producer, partition_produce_request, read_all, read_on,
-        topic, write_until,
+        TOPIC, attempt, batch, commit, create_topic, fetch_request, new_producer, partition_produce_request, read_all,
+        read_on, topic, write_until,
     },
     process::{Ended, eventually, weir},
     redis_cluster::Cluster,
     servers::{Broker, OLD, Redis, newer},
 };
-use weir::storage::redis::shards::Slot;
+use weir::storage::redis::{keys::Keyspace, shards::Slot};
 
 const PARTITIONS: i32 = 8;
+
+const CATALOG: &str = "{korvet:catalog}:topics";
 
 /// Held by those who measure pauses.
 static QUIET: Mutex<()> = Mutex::new(());
@@ -53,6 +55,15 @@ fn stream(partition: i32) -> String {
 }
 
 fn create(address: SocketAddr, name: TopicName, durability: &'static str) {
+    let mut refusal = None;
+    let is_created = || {
+        refusal = try_create(address, name.clone(), durability);
+        refusal.is_none()
+    };
+    assert!(eventually(is_created), "{refusal:?}");
+}
+
+fn try_create(address: SocketAddr, name: TopicName, durability: &'static str) -> Option<ResponseError> {
     let config = CreatableTopicConfig::default()
         .with_name(StrBytes::from_static_str("weir.durability"))
         .with_value(Some(StrBytes::from_static_str(durability)));
@@ -63,7 +74,7 @@ fn create(address: SocketAddr, name: TopicName, durability: &'static str) {
         .with_configs(vec![config]);
     let request = CreateTopicsRequest::default().with_timeout_ms(10_000).with_topics(vec![new]);
     let answer: CreateTopicsResponse = Connection::to(address).call(ApiKey::CreateTopics as i16, 7, &request);
-    assert_eq!(answer.topics[0].error_code, 0, "{:?}", answer.topics[0].error_message);
+    ResponseError::try_from_code(answer.topics[0].error_code)
 }
 
 /// The values of a partition, in order: all that consumers may see when it is called.
@@ -257,6 +268,47 @@ fn a_slot_moves_under_load_also_to_a_new_node_and_nothing_is_lost_or_doubled() {
     assert_eq!(read_all(broker.address), (0..written).collect::<Vec<_>>());
 }
 
+/// A producer for each partition, until the end.
+struct Load<'a> {
+    broker: &'a Broker,
+    stop: Arc<AtomicBool>,
+    writers: Vec<thread::JoinHandle<Written>>,
+}
+
+impl<'a> Load<'a> {
+    /// Returns when all partitions are led, and have been written.
+    fn on(broker: &'a Broker) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let write = |partition| {
+            let (stop, address) = (stop.clone(), broker.address);
+            thread::spawn(move || write_partition(address, partition, &stop))
+        };
+        let load = Self { broker, writers: (0..PARTITIONS).map(write).collect(), stop };
+        load.gets_on();
+        load
+    }
+
+    /// Waits until every partition has more records than now.
+    fn gets_on(&self) {
+        let written = |partition| read_partition(self.broker.address, partition).len();
+        let before: Vec<usize> = (0..PARTITIONS).map(written).collect();
+        for (partition, before) in (0..PARTITIONS).zip(before) {
+            assert!(eventually(|| written(partition) > before), "partition {partition}: {}", self.broker.log());
+        }
+    }
+
+    /// How each has fared; every record that was acknowledged is there once, in order.
+    fn end(self) -> Vec<Written> {
+        self.stop.store(true, Ordering::Relaxed);
+        let written: Vec<Written> = self.writers.into_iter().map(|writer| writer.join().expect("no panic")).collect();
+        for (partition, written) in (0..PARTITIONS).zip(&written) {
+            let values = read_partition(self.broker.address, partition);
+            assert_eq!(values, (0..written.records).collect::<Vec<_>>(), "partition {partition}");
+        }
+        written
+    }
+}
+
 /// Kills the master that has `key` while every partition is written, and tells how each fared, with whether it was that
 /// master's.
 fn strike(program: &str, durability: &'static str, key: &str) -> Vec<(bool, Written)> {
@@ -267,33 +319,14 @@ fn strike(program: &str, durability: &'static str, key: &str) -> Vec<(bool, Writ
     let victim = cluster.master_of(key);
     let struck: Vec<bool> = (0..PARTITIONS).map(|partition| cluster.master_of(&stream(partition)) == victim).collect();
     assert!(struck.contains(&true) && struck.contains(&false));
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..PARTITIONS)
-        .map(|partition| {
-            let (stop, address) = (stop.clone(), broker.address);
-            thread::spawn(move || write_partition(address, partition, &stop))
-        })
-        .collect();
-    // All are led, and have written.
-    let has_all = || (0..PARTITIONS).all(|partition| !read_partition(broker.address, partition).is_empty());
-    assert!(eventually(has_all));
+    let load = Load::on(&broker);
     cluster.nodes[victim].redis.kill();
     let promoted = cluster.master_of(key);
     assert_ne!(promoted, victim);
     // As a replica of the promoted one: what is promised asks for one.
     cluster.nodes[victim].redis.start_again();
-    let before: Vec<usize> = (0..PARTITIONS).map(|partition| read_partition(broker.address, partition).len()).collect();
-    let get_on = (0..PARTITIONS)
-        .zip(before)
-        .all(|(partition, before)| eventually(|| read_partition(broker.address, partition).len() > before));
-    stop.store(true, Ordering::Relaxed);
-    let written: Vec<Written> = writers.into_iter().map(|writer| writer.join().expect("no panic")).collect();
-    assert!(get_on, "{}", broker.log());
-    for (partition, written) in (0..PARTITIONS).zip(&written) {
-        let values = read_partition(broker.address, partition);
-        assert_eq!(values, (0..written.records).collect::<Vec<_>>(), "partition {partition}");
-    }
-    struck.into_iter().zip(written).collect()
+    load.gets_on();
+    struck.into_iter().zip(load.end()).collect()
 }
 
 fn assert_only_the_struck_paused(written: &[(bool, Written)]) {
@@ -308,18 +341,108 @@ fn assert_only_the_struck_paused(written: &[(bool, Written)]) {
     assert!(least(false).min() > least(true).max(), "{written:?}");
 }
 
+/// The place of the master that has a key, as [`Cluster::start`] shares the slots out.
+fn shard(key: &str) -> usize {
+    let slot: usize = Slot::of(key.as_bytes()).to_string().parse().expect("a number");
+    slot.min(16_382) / 5_461
+}
+
+/// Not the shard of the catalog.
+fn stream_elsewhere() -> String {
+    let key = (0..PARTITIONS).map(stream).find(|key| shard(key) != shard(CATALOG));
+    key.expect("partitions lie on all shards")
+}
+
 #[test]
 fn when_a_shard_is_lost_only_its_partitions_pause_and_nothing_acknowledged_is_lost() {
-    // Not the shard of the catalog.
-    let catalog = Slot::of(b"{korvet:catalog}:topics");
-    let shard = |slot: Slot| slot.to_string().parse::<u16>().expect("a number").min(16_382) / 5_461;
-    let key = (0..PARTITIONS).map(stream).find(|key| shard(Slot::of(key.as_bytes())) != shard(catalog));
-    assert_only_the_struck_paused(&strike(OLD, "replicas:1", &key.expect("partitions lie on all shards")));
+    assert_only_the_struck_paused(&strike(OLD, "replicas:1", &stream_elsewhere()));
 }
 
 #[test]
 fn when_the_shard_of_the_catalog_is_lost_the_others_partitions_go_on() {
-    assert_only_the_struck_paused(&strike(newer(), "replicas:1", "{korvet:catalog}:topics"));
+    assert_only_the_struck_paused(&strike(newer(), "replicas:1", CATALOG));
+}
+
+#[test]
+fn a_planned_failover_and_a_master_that_hangs_lose_nothing_under_load() {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::start(true);
+    let broker = broker(&cluster.url(), &[]);
+    create(broker.address, topic(), "replicas:1");
+    let load = Load::on(&broker);
+    let is_promoted = |shard: usize| eventually(|| cluster.nodes[shard + 3].redis.is_master());
+    cluster.nodes[3].cluster(&["FAILOVER"]);
+    assert!(is_promoted(0));
+    load.gets_on();
+    cluster.nodes[1].redis.signal("STOP");
+    assert!(is_promoted(1));
+    cluster.nodes[1].redis.signal("CONT");
+    load.gets_on();
+    load.end();
+}
+
+#[test]
+fn a_topic_that_promises_replicas_is_not_acknowledged_before_they_have_it_too() {
+    let cluster = Cluster::start(true);
+    let broker = broker(&cluster.url(), &[]);
+    // Of the shard that has the catalog.
+    let replica = &cluster.nodes[shard(CATALOG) + 3].redis;
+    replica.signal("STOP");
+    let answered = try_create(broker.address, topic(), "replicas:1");
+    replica.signal("CONT");
+    assert_eq!(answered, Some(ResponseError::RequestTimedOut));
+    create(broker.address, TopicName(StrBytes::from_static_str("another")), "replicas:1");
+    assert!(eventually(|| attempt(broker.address, &partition_produce_request(0, batch(-1, 0, 1))) == Some(0)));
+}
+
+#[test]
+fn a_master_without_a_replica_is_waited_for_and_where_it_comes_back_empty_that_is_told_and_its_partitions_go_on() {
+    let mut cluster = Cluster::start(false);
+    let broker = broker(&cluster.url(), &["--override", "weir.redis.memory.high.watermark=0.5"]);
+    create(broker.address, topic(), "memory");
+    let load = Load::on(&broker);
+    let victim = shard(&stream_elsewhere());
+    let is_struck = |partition: i32| shard(&stream(partition)) == victim;
+    let group = ["g0", "g1", "g2", "g3", "g4", "g5", "g6", "g7"].into_iter().find(|group| {
+        let keyspace = Keyspace::new("korvet").expect("a legal keyspace");
+        shard(&keyspace.group(&weir::model::GroupId::new(group))) == victim
+    });
+    let group = group.expect("one of them lies there");
+    assert!(eventually(|| commit(broker.address, group, 2).is_none()));
+    let producer = new_producer(&mut Connection::to(broker.address));
+    cluster.nodes[victim].redis.restart();
+    load.gets_on();
+    let written = load.end();
+    assert!(!broker.log().contains("they are lost") && !broker.log().contains("without a commit"), "{}", broker.log());
+
+    cluster.nodes[victim].redis.kill();
+    let files = cluster.nodes[victim].redis.folder.path().join("appendonlydir");
+    std::fs::remove_dir_all(files).expect("its files are there");
+    cluster.nodes[victim].redis.start_again();
+    for (partition, written) in (0..PARTITIONS).zip(&written) {
+        let request = partition_produce_request(partition, batch(producer, 700, 3));
+        assert!(eventually(|| attempt(broker.address, &request) == Some(0)), "{partition}: {}", broker.log());
+        let told =
+            format!("partition={partition} first_lost=0 last_lost={} records={}", written.records - 1, written.records);
+        assert_eq!(broker.log().matches(&told).count(), usize::from(is_struck(partition)), "{}", broker.log());
+        let kept = if is_struck(partition) { 0 } else { written.records };
+        assert_eq!(read_partition(broker.address, partition), (0..kept).chain(700..703).collect::<Vec<_>>());
+    }
+    let told = format!("group={group} topic={TOPIC} partition=0 committed=2 left=None");
+    assert!(eventually(|| broker.log().contains(&told)), "{}", broker.log());
+
+    // A shard that hangs does not hide that another one is full.
+    let full = &cluster.nodes[shard(CATALOG)].redis;
+    let partition = (0..PARTITIONS).find(|partition| shard(&stream(*partition)) == shard(CATALOG));
+    let request = partition_produce_request(partition.expect("partitions lie on all shards"), batch(-1, 0, 1));
+    cluster.nodes[victim].redis.signal("STOP");
+    let used =
+        full.info("memory").lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
+    full.config("maxmemory", &(used.expect("a number") * 3 / 2).to_string());
+    let refused = Some(ResponseError::NotEnoughReplicas.code());
+    let is_refused = eventually(|| attempt(broker.address, &request) == refused);
+    cluster.nodes[victim].redis.signal("CONT");
+    assert!(is_refused, "{}", broker.log());
 }
 
 #[test]

@@ -27,7 +27,7 @@ use support::{
         attempt, batch, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
         write_until,
     },
-    process::{eventually, weir},
+    process::{eventually, signal, weir},
     servers::{Broker, OLD, Redis, Watched, free_port, http, newer},
 };
 
@@ -156,6 +156,59 @@ fn a_master_that_is_killed_takes_nothing_with_it_that_all_replicas_were_promised
 #[test]
 fn a_master_that_hangs_and_comes_back_is_left_behind_at_once() {
     failover_loses_nothing(OLD, "paused master", |master| master.signal("STOP"), |master| master.signal("CONT"));
+}
+
+#[test]
+fn two_sentinels_of_three_fail_over_and_one_that_answers_is_enough_to_find_the_master() {
+    let mut watched = Watched::start(1);
+    let (dead, _) = &mut watched.sentinels[0];
+    dead.kill().and_then(|()| dead.wait()).expect("it ends");
+    let broker = Broker::start(&["--redis-url", &watched.url()]).expect("a broker");
+    create_topic(broker.address, &[("weir.durability", "memory")]);
+    assert_eq!(produce(broker.address, -1, 0, 3), 0);
+    watched.servers[0].kill();
+    let promoted = watched.successor().port.to_string();
+    produce(broker.address, -1, 3, 3);
+    assert!(eventually(|| watched.masters()[2].get("port") == Some(&promoted)), "the third Sentinel hears of it");
+    let hangs = watched.sentinels[1].0.id();
+    signal(hangs, "STOP");
+    let started = Broker::start(&["--redis-url", &watched.url(), "--node-id", "2"]);
+    let knows = started.as_ref().is_ok_and(|second| eventually(|| leader_epoch(second.address) >= 0));
+    signal(hangs, "CONT");
+    assert!(knows, "{:?}", started.err());
+}
+
+#[test]
+fn an_old_master_that_goes_on_serving_acknowledges_nothing_under_replicas_once_another_was_promoted() {
+    let watched = Watched::start(1);
+    let old = &watched.servers[0];
+    // Hears nothing of the Sentinels.
+    let broker = Broker::start(&["--redis-url", &old.url()]).expect("a broker");
+    create_topic(broker.address, &[("weir.durability", "replicas:1")]);
+    let mut acknowledged = 0;
+    let send = |acknowledged: &mut u64| {
+        let request = produce_request(batch(-1, *acknowledged, 1)).with_timeout_ms(1_000);
+        *acknowledged += u64::from(attempt(broker.address, &request) == Some(0));
+    };
+    assert!(eventually(|| {
+        send(&mut acknowledged);
+        acknowledged >= 20
+    }));
+    assert!(eventually(|| watched.fail_over()), "a failover is asked for");
+    assert!(eventually(|| {
+        send(&mut acknowledged);
+        watched.servers[1].is_master()
+    }));
+    let before = acknowledged;
+    for _ in 0..3 {
+        send(&mut acknowledged);
+    }
+    assert_eq!(acknowledged, before, "nothing is acknowledged by who is no master any more");
+    let kept: u64 = redis::cmd("XLEN")
+        .arg("korvet:stream:ledger:0")
+        .query(&mut watched.servers[1].connection())
+        .expect("the promoted one has it");
+    assert!(kept >= acknowledged, "{kept} of {acknowledged}");
 }
 
 /// Ten records are there for good, and a group's commit of offset 17; of seven more only this Redis knows.

@@ -156,6 +156,14 @@ impl Redis {
         redis::cmd("INFO").arg(section).query(&mut self.connection()).expect("an answer")
     }
 
+    /// False where it does not answer: who is promoted drops its connections.
+    pub fn is_master(&self) -> bool {
+        let asked = redis::Client::open(self.url())
+            .and_then(|client| client.get_connection())
+            .and_then(|mut connection| redis::cmd("INFO").arg("replication").query::<String>(&mut connection));
+        asked.is_ok_and(|told| told.contains("role:master"))
+    }
+
     pub fn config(&self, name: &str, value: &str) {
         redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(&mut self.connection()).expect("a setting");
     }
@@ -301,7 +309,7 @@ impl Watched {
         let replicas = &self.servers[1..];
         let mut found = None;
         let is_promoted = || {
-            found = replicas.iter().find(|server| server.info("replication").contains("role:master"));
+            found = replicas.iter().find(|server| server.is_master());
             found.is_some()
         };
         assert!(eventually(is_promoted), "no replica is promoted");
