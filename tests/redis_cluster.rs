@@ -58,7 +58,8 @@ fn create(address: SocketAddr, name: TopicName, durability: &'static str) {
     let mut refusal = None;
     let is_created = || {
         refusal = try_create(address, name.clone(), durability);
-        refusal.is_none()
+        // A machine that is busy may take longer than is waited for what it promises.
+        matches!(refusal, None | Some(ResponseError::TopicAlreadyExists))
     };
     assert!(eventually(is_created), "{refusal:?}");
 }
