@@ -60,6 +60,9 @@ fn is_tried_again(error: ResponseError) -> bool {
     )
 }
 
+/// The request's name, how it is asked, and the errors after which clients try again.
+type Asked<'a> = (&'a str, fn(SocketAddr) -> i16, &'a [ResponseError]);
+
 /// What a consumer and its group ask, each with what clients of Kafka try again after; none where all is well.
 fn consumers_are_told(address: SocketAddr, state: &str) {
     const BOUND: Duration = Duration::from_secs(5);
@@ -69,7 +72,7 @@ fn consumers_are_told(address: SocketAddr, state: &str) {
         ResponseError::CoordinatorLoadInProgress,
         ResponseError::NotCoordinator,
     ];
-    let asked: [(&str, fn(SocketAddr) -> i16, &[ResponseError]); 5] = [
+    let asked: [Asked<'_>; 5] = [
         ("Fetch", fetch, &of_partitions),
         ("ListOffsets", list_offsets, &of_partitions),
         ("JoinGroup", join, &of_groups),

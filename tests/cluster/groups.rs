@@ -233,7 +233,7 @@ impl Late {
     }
 
     /// The group is in `generation` by now. A join may be told of a later one, which it then is in.
-    fn is_told_nothing_old(mut self, cluster: &Cluster, generation: i32) {
+    fn assert_told_nothing_old(mut self, cluster: &Cluster, generation: i32) {
         let synced: SyncGroupResponse = self.sync.receive(3);
         assert!(synced.error_code != 0 && synced.assignment.is_empty(), "an assignment of old: {synced:?}");
         let beaten: HeartbeatResponse = self.beat.receive(3);
@@ -258,7 +258,7 @@ fn a_coordinator_that_wakes_up_begins_no_generation_and_hands_out_no_assignment(
     member.rejoin();
     assert_eq!(member.heartbeat(), 0);
     cluster.broker(1).wake();
-    late.is_told_nothing_old(&cluster, member.generation);
+    late.assert_told_nothing_old(&cluster, member.generation);
 }
 
 #[test]
