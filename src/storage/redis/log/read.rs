@@ -10,7 +10,7 @@ use super::{
     ahead::Range,
     core::{Core, EntryId, epoch_at},
     entry::{Entry, Record, decode},
-    functions::{call, unexpected},
+    functions::{Snapshot, call, unexpected},
 };
 use crate::{
     log::store::{Read, StoreError, StoredBatch},
@@ -93,6 +93,16 @@ impl RedisLog {
             };
             for id in foreign {
                 self.report(partition, &format!("entry {id} of {} is not Weir's", partition.keys.stream));
+            }
+            if let Some(hole_end) = assembler.cut_at.take() {
+                let Snapshot { core, cold, .. } = self.snapshot(partition, &[]).await?;
+                let next = assembler.next_offset;
+                if core.log_start > next && cold.is_some_and(|cold| cold.bounds.end_offset > next) {
+                    // Archived and trimmed since the answer before: the next read finds it there.
+                    break;
+                }
+                assembler.hole_until = hole_end;
+                continue;
             }
             cursor.from = match last {
                 Some(last) if !is_short => last.after(),
@@ -228,6 +238,12 @@ struct Assembler {
     building: Option<Building>,
     /// First and last offset of a hole.
     missing: Option<(i64, i64)>,
+    /// Nothing of the present answer was taken yet.
+    at_head: bool,
+    /// Where a hole between two answers ends: what lies in it may have been trimmed meanwhile. Nothing behind it is taken yet.
+    cut_at: Option<i64>,
+    /// A hole up to here is known to be one.
+    hole_until: i64,
 }
 
 struct Building {
@@ -258,6 +274,9 @@ impl Assembler {
             last: None,
             building: None,
             missing: None,
+            at_head: false,
+            cut_at: None,
+            hole_until: 0,
         }
     }
 
@@ -270,6 +289,7 @@ impl Assembler {
     /// Takes entries as far as they fit. Answers which of them are not Weir's.
     fn take_all(&mut self, entries: Vec<Entry>) -> Vec<EntryId> {
         let mut foreign = Vec::new();
+        self.at_head = true;
         for entry in entries {
             let id = entry.id;
             match self.take(entry) {
@@ -313,6 +333,9 @@ impl Assembler {
             return Taken::NoMore;
         }
         let Some(batch) = PlacedBatch::split(&bytes) else { return Taken::Foreign };
+        if self.is_cut_before(base_offset) {
+            return Taken::NoMore;
+        }
         self.note_gap(base_offset);
         self.bytes += batch.size();
         self.batches.push(StoredBatch {
@@ -353,6 +376,9 @@ impl Assembler {
             self.is_full = true;
             return Taken::NoMore;
         }
+        if self.is_cut_before(offset) {
+            return Taken::NoMore;
+        }
         self.note_gap(offset);
         let codec = self.read.codec;
         let building = self.building.get_or_insert_with(|| Building {
@@ -371,6 +397,16 @@ impl Assembler {
     fn advance(&mut self, id: EntryId, last_offset: i64) {
         self.last = Some(id);
         self.next_offset = last_offset.saturating_add(1);
+    }
+
+    /// Trimming takes from the beginning, so what was trimmed while the stream was read is missing before an answer, and never in
+    /// one.
+    fn is_cut_before(&mut self, base_offset: i64) -> bool {
+        let is_first = std::mem::take(&mut self.at_head) && self.last.is_some();
+        if is_first && base_offset > self.next_offset.max(self.hole_until) {
+            self.cut_at = Some(base_offset);
+        }
+        self.cut_at.is_some()
     }
 
     fn note_gap(&mut self, base_offset: i64) {

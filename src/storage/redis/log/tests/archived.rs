@@ -1,4 +1,4 @@
-use super::*;
+use super::{reads::thousand, *};
 use crate::log::{
     archive::{Cold, ColdBounds, ColdNotes, Table, TableChange},
     store::{Claim, Hold},
@@ -81,6 +81,40 @@ async fn deleted_records_are_gone_from_both_parts() {
     let state = world.load().await;
     assert_eq!((state.log_start_offset, state.local_start_offset), (15, 15));
     assert!(state.cold.is_some_and(|cold| cold.is_empty() && cold.bounds.end_offset == 12));
+}
+
+#[tokio::test]
+async fn what_is_archived_and_trimmed_in_the_middle_of_a_read_is_not_read_over() {
+    for (layout, is_archived) in LAYOUTS.into_iter().flat_map(|layout| [(layout, true), (layout, false)]) {
+        let mut world = thousand(layout).await;
+        // With all connections made, what is read ahead is sent at once.
+        for _ in 0..16 {
+            world.read(0, 1).await;
+        }
+        let first = world.read(0, 20_000).await;
+        let second = world.read(first.last().expect("there are some").last_offset + 1, 20_000).await;
+        let next = second.last().expect("there are some").last_offset + 1;
+        // The next read begins with this answer, of before the trim.
+        assert!(world.log.partition(&world.id).view.lock().ahead.is_some());
+        let other = world.other_broker().await;
+        let archived = if is_archived { cold(0, 900) } else { cold(0, next - 100) };
+        other.note_cold(&world.id, None, Some(archived), 0).await.expect("Redis is up");
+        for _ in 0..2 {
+            let dropping = Retention { max_records: Some(100), hold: Hold::Nothing, ..Retention::default() };
+            other.retain(&world.id, dropping).await.expect("Redis is up");
+        }
+        let offsets = |batches: &[StoredBatch]| batches.iter().flat_map(got).map(|got| got.offset).collect::<Vec<_>>();
+        let read = offsets(&world.read(next, 10 << 20).await);
+        let before = read.iter().take_while(|offset| **offset < 900).count();
+        assert_eq!(read[..before], (next..).take(before).collect::<Vec<_>>());
+        assert!(before > 0 && before < 600, "{before}");
+        let mut behind = read[before..].to_vec();
+        if is_archived {
+            assert!(behind.is_empty(), "what is archived comes first");
+            behind = offsets(&world.read(read[before - 1] + 1, 10 << 20).await);
+        }
+        assert_eq!(behind, (900..1000).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

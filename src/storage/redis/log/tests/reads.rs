@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-async fn thousand(layout: Layout) -> World {
+pub(super) async fn thousand(layout: Layout) -> World {
     let world = World::new().await;
     for start in (0..1000).step_by(50) {
         let records: Vec<Sent> = (start..start + 50).map(|at| sent(NOW + at / 7, &format!("{at:0>100}"))).collect();
