@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 use weir::{
     log::{
-        archive::Archive,
+        archive::{Archive, FileOptions},
         store::{Read, StoredBatch},
     },
     model::{PartitionId, TopicId, TopicName},
@@ -106,7 +106,7 @@ async fn run(options: &DeltaOptions, place: &str, kind: &str, records: &Records)
     let mut from = 0;
     let mut chunks = records.batches.chunks(64).peekable();
     while chunks.peek().is_some() {
-        let mut copy = archive.begin(&partition, from).await.expect("a copy");
+        let mut copy = archive.begin(&partition, from, FileOptions::default()).await.expect("a copy");
         for chunk in chunks.by_ref() {
             copy.write(chunk).await.expect("a write");
             if copy.size_bytes() > options.file_bytes {

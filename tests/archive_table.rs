@@ -17,7 +17,7 @@ use s3::{S3, python};
 use uuid::Uuid;
 use weir::{
     log::{
-        archive::{Archive, ArchiveError, ColdBounds},
+        archive::{Archive, ArchiveError, ColdBounds, FileOptions},
         store::{Read, StoredBatch},
     },
     model::{PartitionId, TopicId, TopicName},
@@ -78,7 +78,7 @@ fn orders(offsets: std::ops::Range<i64>) -> StoredBatch {
 }
 
 async fn copy(archive: &DeltaArchive, index: i32, offsets: std::ops::Range<i64>) -> Result<ColdBounds, ArchiveError> {
-    let mut copy = archive.begin(&partition(index), offsets.start).await?;
+    let mut copy = archive.begin(&partition(index), offsets.start, FileOptions::default()).await?;
     copy.write(&[orders(offsets)]).await?;
     copy.commit(1).await
 }
@@ -114,7 +114,7 @@ async fn of_two_brokers_that_copy_to_a_bucket_each_range_has_one_winner() {
     }
     assert_eq!(read(&s3.archive(), 0).await, Ok(all(50)));
     for archive in &brokers {
-        archive.tidy(&partition(0).topic, partition(0).topic_id).await.expect("upkeep");
+        archive.tidy(&partition(0).topic, partition(0).topic_id, FileOptions::default()).await.expect("upkeep");
         assert_eq!(read(archive, 0).await, Ok(all(50)));
     }
     brokers[0].delete_topic(&partition(0).topic, partition(0).topic_id).await.expect("a deletion");
@@ -255,7 +255,7 @@ async fn other_programs_read_the_same_records() {
     }
     copy(&archive, 3, 0..70).await.expect("a copy");
     // From here on readers begin with the checkpoint, and files are joined.
-    archive.tidy(&partition(0).topic, partition(0).topic_id).await.expect("upkeep");
+    archive.tidy(&partition(0).topic, partition(0).topic_id, FileOptions::default()).await.expect("upkeep");
     copy(&archive, 0, 1_500..1_600).await.expect("a copy");
     archive.delete_before(&partition(3), 70).await.expect("a deletion");
     let table = folder.path().join("orders").join(partition(0).topic_id.to_string());

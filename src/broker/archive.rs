@@ -86,6 +86,7 @@ pub(super) fn job_options(settings: &config::Archive) -> archive::Options {
         interval: settings.interval,
         rate_bytes: settings.rate_bytes,
         tidy_interval: settings.upkeep_interval,
+        ..archive::Options::default()
     }
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::{
     log::{
-        archive::{Archive, ArchiveError, Cold, ColdBounds, ColdCopy, ColdNotes, Table, TableChange},
+        archive::{Archive, ArchiveError, Cold, ColdBounds, ColdCopy, ColdNotes, FileOptions, Table, TableChange},
         durability::Life,
         store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset},
     },
@@ -45,8 +45,13 @@ impl Archive for StoppingArchive {
         self.0.bounds(partition).await
     }
 
-    async fn begin(&self, partition: &PartitionId, from: i64) -> Result<Box<dyn ColdCopy>, ArchiveError> {
-        let copy = self.0.begin(partition, from).await?;
+    async fn begin(
+        &self,
+        partition: &PartitionId,
+        from: i64,
+        files: FileOptions,
+    ) -> Result<Box<dyn ColdCopy>, ArchiveError> {
+        let copy = self.0.begin(partition, from, files).await?;
         reach("copy-begun").await;
         Ok(Box::new(StoppingCopy(copy)))
     }
@@ -89,8 +94,8 @@ impl Archive for StoppingArchive {
         self.0.delete_topic(topic, topic_id).await
     }
 
-    async fn tidy(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError> {
-        self.0.tidy(topic, topic_id).await
+    async fn tidy(&self, topic: &TopicName, topic_id: TopicId, files: FileOptions) -> Result<(), ArchiveError> {
+        self.0.tidy(topic, topic_id, files).await
     }
 }
 

@@ -41,6 +41,15 @@ pub struct ColdBounds {
     pub size_bytes: u64,
 }
 
+/// How a topic's files are written where its configs say so; else as the archive's own settings say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileOptions {
+    /// At what size a file is closed, about.
+    pub file_bytes: Option<u64>,
+    /// 1 to 22.
+    pub zstd_level: Option<i32>,
+}
+
 #[async_trait]
 pub trait Archive: Send + Sync + 'static {
     /// `None` while nothing of the partition is there.
@@ -50,7 +59,12 @@ pub trait Archive: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ArchiveError::Overtaken`] when `from` is not the end.
-    async fn begin(&self, partition: &PartitionId, from: i64) -> Result<Box<dyn ColdCopy>, ArchiveError>;
+    async fn begin(
+        &self,
+        partition: &PartitionId,
+        from: i64,
+        files: FileOptions,
+    ) -> Result<Box<dyn ColdCopy>, ArchiveError>;
 
     /// As [`super::store::LogStore::read`], of the archive's part of the log. Sequential reads are read ahead and cached
     /// within a bound. Another process may have copied more: where by what is known here nothing is there, it looks again.
@@ -87,7 +101,7 @@ pub trait Archive: Send + Sync + 'static {
     async fn delete_topic(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError>;
 
     /// The table's upkeep: joins small files, writes a checkpoint, removes files that no version needs any more.
-    async fn tidy(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError>;
+    async fn tidy(&self, topic: &TopicName, topic_id: TopicId, files: FileOptions) -> Result<(), ArchiveError>;
 }
 
 /// A copy under way. Dropped without a commit, it leaves nothing that a reader sees.

@@ -1,6 +1,7 @@
 //! A topic's settings as far as its log needs them, made from the topic's configs by `topics`.
 
 use crate::{
+    log::archive::FileOptions,
     log::durability::Promise,
     log::store::{Hold, Layout, Retention},
     protocol::records::{Codec, TimestampType},
@@ -44,8 +45,8 @@ pub struct Tier {
     pub local_retention_ms: Option<i64>,
     /// `local.retention.bytes`; `None` is no limit.
     pub local_retention_bytes: Option<u64>,
-    /// `weir.archive.file.bytes`; `None` is the broker's `archive.file.bytes`.
-    pub file_bytes: Option<u64>,
+    /// `weir.archive.file.bytes` and `weir.archive.zstd.level`.
+    pub files: FileOptions,
 }
 
 impl LogConfig {
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn with_a_cold_tier_the_storage_keeps_what_is_local_and_the_log_the_rest() {
-        let tier = Tier { copies: true, local_retention_ms: Some(10), local_retention_bytes: None, file_bytes: None };
+        let tier = Tier { copies: true, local_retention_ms: Some(10), ..Tier::default() };
         let tiered = LogConfig { retention_ms: Some(1_000), tier: Some(tier), ..config() };
         let local = Retention { before_timestamp: Some(4_990), hold: Hold::Unarchived, ..Retention::default() };
         assert_eq!(tiered.retention(5_000), local);

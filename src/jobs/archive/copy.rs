@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{Archiver, JobError, Work};
 use crate::log::{
     archive::{Cold, ColdBounds, Table, TableChange},
-    store::{Hold, LogState, Read, Retention, StoreError},
+    store::{LogState, Read, StoreError},
 };
 
 /// What is read from the storage at once.
 const READ_BYTES: usize = 2 << 20;
+/// A file that grows slowly (`archive.rate.bytes`) is closed after this.
+const LONGEST_COPY: Duration = Duration::from_secs(3_600);
 
 impl Archiver {
     /// Once for each leader: the archive may have more than is noted, if the leader before died in between. The first time it
@@ -29,7 +31,7 @@ impl Archiver {
 
     /// Notes what the archive has, where that is more than is noted. Returns its end too, if it has anything.
     async fn level(&self, work: &Work<'_>, state: LogState) -> Result<(LogState, Option<i64>), JobError> {
-        let found = self.tier.archive.bounds(work.id).await?;
+        let found = self.ask(self.tier.archive.bounds(work.id)).await?;
         let start = state.local_start_offset;
         let nothing = ColdBounds { start_offset: start, end_offset: start, max_timestamp: -1, size_bytes: 0 };
         let noted = state.cold.map(|cold| cold.bounds);
@@ -40,6 +42,12 @@ impl Archiver {
                 return Err(JobError::Shrunk { noted: noted.end_offset, found: noted.start_offset });
             }
             (Some(noted), None) => noted,
+            // All that is missing was deleted meanwhile.
+            (Some(noted), Some(found))
+                if found.end_offset < noted.end_offset && noted.start_offset >= noted.end_offset =>
+            {
+                noted
+            }
             (Some(noted), Some(found)) if found.end_offset < noted.end_offset => {
                 return Err(JobError::Shrunk { noted: noted.end_offset, found: found.end_offset });
             }
@@ -96,7 +104,7 @@ impl Archiver {
     }
 
     fn file_bytes(&self, work: &Work<'_>) -> u64 {
-        work.tier.file_bytes.unwrap_or(self.options.file_bytes)
+        work.tier.files.file_bytes.unwrap_or(self.options.file_bytes)
     }
 
     /// Copies up to a file's worth below `end`. None where there was nothing to copy.
@@ -115,20 +123,24 @@ impl Archiver {
             let batches = self.store.read(work.id, Read::uncompressed(offset, max_bytes, end)).await?;
             let (Some(first), Some(last)) = (batches.first(), batches.last()) else { break };
             if copy.is_none() {
-                copy = Some(self.tier.archive.begin(work.id, archived_end.unwrap_or(first.base_offset)).await?);
+                let from = archived_end.unwrap_or(first.base_offset);
+                copy = Some(self.ask(self.tier.archive.begin(work.id, from, work.tier.files)).await?);
             }
             let Some(copy) = copy.as_mut() else { break };
-            copy.write(&batches).await?;
+            self.ask(copy.write(&batches)).await?;
             offset = last.last_offset.saturating_add(1);
-            bytes += batches.iter().map(|batch| batch.size() as u64).sum::<u64>();
+            let written: u64 = batches.iter().map(|batch| batch.size() as u64).sum();
+            bytes += written;
             records += batches.iter().map(|batch| batch.count()).sum::<u64>();
-            if copy.size_bytes() >= self.file_bytes(work) || offset >= end {
+            if let Some(rate) = &self.rate {
+                rate.pay(written).await;
+            }
+            if copy.size_bytes() >= self.file_bytes(work) || offset >= end || began.elapsed() >= LONGEST_COPY {
                 break;
             }
-            self.keep_to_rate(began, bytes).await;
         }
         let Some(copy) = copy else { return Ok(None) };
-        let committed = copy.commit(state.leader_epoch).await?;
+        let committed = self.ask(copy.commit(state.leader_epoch)).await?;
         let start_offset = state.cold.map_or(committed.start_offset, |cold| cold.bounds.start_offset);
         let bounds = ColdBounds { start_offset: start_offset.max(committed.start_offset), ..committed };
         let noted = self.note(work, &state, Cold { bounds, holds_back: true }).await?;
@@ -139,32 +151,6 @@ impl Archiver {
         Ok(Some(noted))
     }
 
-    async fn keep_to_rate(&self, began: Instant, bytes: u64) {
-        let Some(rate) = self.options.rate_bytes.filter(|rate| *rate > 0) else { return };
-        let millis = u128::from(bytes) * 1_000 / u128::from(rate);
-        let due = began + Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX).min(60_000));
-        tokio::time::sleep_until(due).await;
-    }
-
-    /// The archive takes nothing and there is no room for more: where the settings say so, the oldest records go.
-    pub(super) async fn drop_where_full(&self, work: &Work<'_>, state: &LogState) -> Result<(), StoreError> {
-        let options = &self.tier.options;
-        let Some(limit) = options.hot_limit_bytes.filter(|_| options.drops_when_full) else { return Ok(()) };
-        if state.unarchived_bytes() <= limit {
-            return Ok(());
-        }
-        let retention = Retention { max_bytes: Some(limit), hold: Hold::Nothing, ..Retention::default() };
-        let after = self.store.retain(work.id, retention).await?;
-        if after.local_start_offset > state.local_start_offset.max(state.archived_end_offset()) {
-            warn!(
-                partition = %work.id, from = state.archived_end_offset(), to = after.local_start_offset,
-                "records that were never archived are dropped (archive.when.full)"
-            );
-        }
-        self.partitions.learnt(work.id, &after);
-        Ok(())
-    }
-
     /// Removes what the whole log's retention, or a client, has done with.
     pub(super) async fn retain_whole(&self, work: &Work<'_>, state: LogState) -> Result<LogState, JobError> {
         let state = self.expire(work, state).await?;
@@ -173,10 +159,10 @@ impl Archiver {
         if start == 0 || self.cut.lock().get(work.id) == Some(&start) {
             return Ok(state);
         }
-        let found = self.tier.archive.bounds(work.id).await?;
+        let found = self.ask(self.tier.archive.bounds(work.id)).await?;
         let mut noted = state;
         if found.is_some_and(|found| found.start_offset < start) {
-            let left = self.tier.archive.delete_before(work.id, start).await?;
+            let left = self.ask(self.tier.archive.delete_before(work.id, start)).await?;
             let bounds = ColdBounds { size_bytes: left.size_bytes, ..cold.bounds };
             noted = self.note(work, &noted, Cold { bounds, ..cold }).await?;
         }
@@ -198,7 +184,7 @@ impl Archiver {
         let mut before = 0;
         if whole.before_timestamp.is_some() || whole.max_bytes.is_some() {
             let max_bytes = whole.max_bytes.map(|most| most.saturating_sub(state.unarchived_bytes()));
-            before = self.tier.archive.expired(work.id, whole.before_timestamp, max_bytes).await?;
+            before = self.ask(self.tier.archive.expired(work.id, whole.before_timestamp, max_bytes)).await?;
         }
         if let Some(records) = whole.max_records {
             let kept = i64::try_from(records).unwrap_or(i64::MAX);

@@ -4,22 +4,23 @@
 //! leads next asks the archive where it ends and goes on from there.
 
 mod copy;
+mod failing;
 mod partitions;
+mod rate;
 mod removal;
+mod room;
+mod upkeep;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 pub use partitions::{Led, Partitions, Unled};
 
@@ -31,9 +32,12 @@ use crate::{
         store::{LogState, LogStore, StoreError},
         tiered::ColdTier,
     },
-    model::{PartitionId, TopicId},
+    model::PartitionId,
     topics::{Catalog, Topic},
 };
+
+use failing::Failing;
+use rate::Rate;
 
 /// Bounds of the job's work.
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ pub struct Options {
     pub rate_bytes: Option<u64>,
     /// Between two rounds of a table's upkeep.
     pub tidy_interval: Duration,
+    /// An archive that has not answered for so long takes nothing.
+    pub silence: Duration,
 }
 
 impl Default for Options {
@@ -58,6 +64,7 @@ impl Default for Options {
             interval: Duration::from_secs(30),
             rate_bytes: None,
             tidy_interval: Duration::from_secs(3_600),
+            silence: Duration::from_secs(30),
         }
     }
 }
@@ -96,8 +103,10 @@ pub struct Archiver {
     /// Below which offset the archive was told to remove.
     cut: Mutex<HashMap<PartitionId, i64>>,
     retained_at: Mutex<HashMap<PartitionId, Instant>>,
-    tidied_at: Mutex<HashMap<TopicId, Instant>>,
-    is_failing: AtomicBool,
+    failing: Failing,
+    /// When the archive was asked what it has not answered yet.
+    asked_at: Mutex<Option<Instant>>,
+    rate: Option<Rate>,
     wake: Notify,
 }
 
@@ -130,28 +139,45 @@ impl Archiver {
             topics,
             partitions,
             clock,
+            rate: options.rate_bytes.and_then(Rate::new),
             options,
             compared: Mutex::default(),
             cut: Mutex::default(),
             retained_at: Mutex::default(),
-            tidied_at: Mutex::default(),
-            is_failing: AtomicBool::default(),
+            failing: Failing::default(),
+            asked_at: Mutex::default(),
             wake: Notify::new(),
         }
     }
 
-    /// Runs until `stopping`.
+    /// Runs until `stopping`. A copy may wait for the archive for long, and a table's upkeep may take long: neither holds up the
+    /// others.
     pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
-        let work = async {
-            loop {
-                if self.round().await {
-                    continue;
-                }
-                let _ = tokio::time::timeout(self.options.interval, self.wake.notified()).await;
-            }
-        };
+        let work = async { tokio::join!(self.keep_copying(), self.keep_room(), self.keep_tidy()) };
         // What a copy has not committed leaves nothing behind.
         stopping.run_until_cancelled(work).await;
+    }
+
+    /// Whether the last try to archive a partition failed.
+    pub fn is_failing(&self, partition: &PartitionId) -> bool {
+        self.failing.contains(partition)
+    }
+
+    async fn keep_copying(&self) {
+        loop {
+            if self.round().await {
+                continue;
+            }
+            let _ = tokio::time::timeout(self.options.interval, self.wake.notified()).await;
+        }
+    }
+
+    /// A question to the archive, as [`Archiver::make_room`] sees it.
+    async fn ask<T>(&self, question: impl Future<Output = Result<T, ArchiveError>>) -> Result<T, ArchiveError> {
+        *self.asked_at.lock() = Some(Instant::now());
+        let answer = question.await;
+        *self.asked_at.lock() = None;
+        answer
     }
 
     /// Looks at every partition once, one file each. Returns whether there is more to do at once.
@@ -166,7 +192,7 @@ impl Archiver {
         let topics: Vec<Arc<Topic>> = self.topics.snapshot().topics().cloned().collect();
         let mut seen = HashSet::new();
         let mut lag = Lag::default();
-        let (mut has_more, mut failure) = (false, None);
+        let mut has_more = false;
         for topic in &topics {
             let Some(tier) = topic.log_config.tier else { continue };
             if tables.iter().any(|table| table.topic_id == topic.id && table.is_leaving) {
@@ -180,6 +206,7 @@ impl Archiver {
                 seen.insert(id.clone());
                 match self.archive(&Work { id: &id, topic, tier }).await {
                     Ok((state, copied)) => {
+                        self.failing.works(&id);
                         has_more |= copied;
                         lag.bytes += state.unarchived_bytes();
                         lag.records += state.next_offset.saturating_sub(state.archived_end_offset());
@@ -189,18 +216,18 @@ impl Archiver {
                         self.compared.lock().remove(&id);
                         if !error.is_of_no_concern() {
                             self.tier.options.metrics.copy_errors.inc();
-                            failure.get_or_insert((id, error));
+                            self.failing.fails(&id, &error);
                         }
+                        self.note_what_may_stay(topic).await;
                     }
                 }
             }
-            self.tidy(topic).await;
         }
         self.compared.lock().retain(|id, _| seen.contains(id));
         self.cut.lock().retain(|id, _| seen.contains(id));
         self.retained_at.lock().retain(|id, _| seen.contains(id));
+        self.failing.end_round(&seen);
         self.show(lag);
-        self.tell(failure);
         self.remove_tables(&tables).await;
         has_more
     }
@@ -220,15 +247,11 @@ impl Archiver {
         let (state, end) = self.partitions.look(work.id).await?;
         let mut state = self.compare(work, state).await?;
         let mut copied = false;
-        if work.tier.copies && self.is_due(work, &state, end).await? {
-            match self.copy_file(work, &state, end).await {
-                Ok(Some(noted)) => (state, copied) = (noted, true),
-                Ok(None) => {}
-                Err(error) => {
-                    self.drop_where_full(work, &state).await?;
-                    return Err(error);
-                }
-            }
+        if work.tier.copies
+            && self.is_due(work, &state, end).await?
+            && let Some(noted) = self.copy_file(work, &state, end).await?
+        {
+            (state, copied) = (noted, true);
         }
         if state.local_start_offset < state.archived_end_offset() {
             state = self.store.retain(work.id, work.topic.log_config.retention(self.clock.now_ms())).await?;
@@ -238,40 +261,10 @@ impl Archiver {
         Ok((state, copied))
     }
 
-    async fn tidy(&self, topic: &Topic) {
-        let first = PartitionId { topic: topic.name.clone(), topic_id: topic.id, index: 0 };
-        if !self.partitions.takes(&first) {
-            return;
-        }
-        {
-            let mut tidied_at = self.tidied_at.lock();
-            let last = tidied_at.entry(topic.id).or_insert_with(Instant::now);
-            if last.elapsed() < self.options.tidy_interval {
-                return;
-            }
-            *last = Instant::now();
-        }
-        if let Err(error) = self.tier.archive.tidy(&topic.name, topic.id).await {
-            warn!(topic = %topic.name, %error, "a table's upkeep failed; it is tried again in an hour");
-        }
-    }
-
     fn show(&self, lag: Lag) {
         let metrics = &self.tier.options.metrics;
         metrics.lag_bytes.set(i64::try_from(lag.bytes).unwrap_or(i64::MAX));
         metrics.lag_records.set(lag.records);
         metrics.size_bytes.set(i64::try_from(lag.archived_bytes).unwrap_or(i64::MAX));
-    }
-
-    /// One line when it begins to fail, one when it works again.
-    fn tell(&self, failure: Option<(PartitionId, JobError)>) {
-        match failure {
-            Some((partition, error)) if !self.is_failing.swap(true, Ordering::Relaxed) => {
-                error!(%partition, %error, "records can't be archived, so Redis keeps them; it is tried again and again");
-            }
-            Some((partition, error)) => debug!(%partition, %error, "records still can't be archived"),
-            None if self.is_failing.swap(false, Ordering::Relaxed) => info!("records are archived again"),
-            None => {}
-        }
     }
 }

@@ -29,6 +29,11 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     }
 
     #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.slots.lock().by_key.len()
+    }
+
+    #[cfg(test)]
     fn contains(&self, key: &K) -> bool {
         self.slots.lock().by_key.contains_key(key)
     }

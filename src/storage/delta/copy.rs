@@ -11,7 +11,7 @@ use super::{
     actions::Action,
     snapshot::{Snapshot, bounds_actions},
     table::{Table, WRITE},
-    writing::{Encoder, Uploads},
+    writing::{Encoder, Uploads, remove_files},
 };
 use crate::log::{
     archive::{ArchiveError, ColdBounds, ColdCopy},
@@ -33,18 +33,13 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) async fn begin(
-        table: Arc<Table>,
-        partition: i32,
-        from: i64,
-        zstd_level: i32,
-    ) -> Result<Self, ArchiveError> {
+    pub(super) async fn begin(uploads: Uploads, from: i64, zstd_level: i32) -> Result<Self, ArchiveError> {
+        let (table, partition) = (uploads.table().clone(), uploads.partition());
         let snapshot = table.snapshot(Duration::ZERO).await?;
         let follows = end_of(&snapshot, partition);
         if let Some(end_offset) = follows.filter(|end| *end != from) {
             return Err(ArchiveError::Overtaken { end_offset });
         }
-        let uploads = Uploads::new(table.clone(), partition);
         let work = Some((Encoder::new(zstd_level, from), uploads));
         Ok(Self { table, partition, follows, start: from, begun: Instant::now(), work })
     }
@@ -107,8 +102,11 @@ impl ColdCopy for Copy {
         let (encoder, uploads) = self.work.take().ok_or_else(failed)?;
         let end = encoder.next_offset();
         let (partition, follows, copy_start, begun) = (self.partition, self.follows, self.start, self.begun);
-        let files = &uploads.files;
+        // Whoever is stopped in the middle of the commit does not know whether it happened: its files must stay.
+        let files = uploads.kept();
+        let mut is_decided = false;
         let decide = |snapshot: &Snapshot| {
+            is_decided = false;
             let known = snapshot.partition(partition);
             if let Some(known) = known
                 && (follows != Some(known.end) || known.epoch > leader_epoch)
@@ -124,14 +122,15 @@ impl ColdCopy for Copy {
             let start = known.map_or(copy_start, |known| known.start);
             let mut actions = bounds_actions(partition, start, end, leader_epoch);
             actions.extend(files.iter().map(|file| Action::add(file.add(true))));
+            is_decided = true;
             Ok(Some(actions))
         };
         match self.table.commit(WRITE, decide).await {
             Ok(snapshot) => Ok(snapshot.partition(partition).map(|known| known.bounds()).unwrap_or_default()),
             Err(error) => {
-                // Whether an unreachable store took the commit is not known: its files must stay.
-                if matches!(error, ArchiveError::Overtaken { .. }) {
-                    uploads.discard().await;
+                // Nor does whoever had no answer.
+                if !is_decided {
+                    remove_files(&self.table, &files).await;
                 }
                 Err(error)
             }

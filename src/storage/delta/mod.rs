@@ -10,6 +10,7 @@ mod calendar;
 mod checkpoint;
 mod copy;
 mod file;
+mod leftovers;
 mod listing;
 mod reading;
 mod rows;
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 
 use crate::{
     log::{
-        archive::{Archive, ArchiveError, ColdBounds, ColdCopy},
+        archive::{Archive, ArchiveError, ColdBounds, ColdCopy, FileOptions},
         store::{Read, StoredBatch, TimestampedOffset},
     },
     model::{PartitionId, TopicId, TopicName},
@@ -39,9 +40,13 @@ use crate::{
 };
 use reading::Reader;
 use table::Table;
+use writing::Uploads;
 
 /// Files of all tables that are known at once; tables that were not used for longest are forgotten, and read again when needed.
 const KNOWN_FILES: usize = 1_000_000;
+
+/// What upkeep reads is kept in no more memory than this.
+const UPKEEP_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where the archive is, and how it is kept.
 #[derive(Clone, Debug)]
@@ -116,6 +121,9 @@ pub struct DeltaArchive {
     root: Path,
     options: DeltaOptions,
     reader: Arc<Reader>,
+    /// Upkeep reads each file once: that must not drive out what consumers read.
+    upkeep_reader: Arc<Reader>,
+    tasks: Tasks,
     tables: Mutex<Tables>,
 }
 
@@ -132,8 +140,9 @@ impl DeltaArchive {
     /// [`ArchiveError::Refused`] for a URL or settings that make no sense.
     pub fn open(options: DeltaOptions, tasks: Tasks) -> Result<Self, ArchiveError> {
         let (store, root) = store::open(&options)?;
-        let reader = Arc::new(Reader::new(tasks, options.cache_bytes));
-        Ok(Self { store, root, options, reader, tables: Mutex::default() })
+        let reader = Arc::new(Reader::new(tasks.clone(), options.cache_bytes));
+        let upkeep_reader = Arc::new(Reader::new(tasks.clone(), UPKEEP_CACHE_BYTES));
+        Ok(Self { store, root, options, reader, upkeep_reader, tasks, tables: Mutex::default() })
     }
 
     /// The place of a topic's table, below the archive's URL.
@@ -154,6 +163,12 @@ impl DeltaArchive {
         tables.by_topic.insert(topic_id, (table.clone(), now));
         tables.forget_old();
         table
+    }
+
+    /// Row groups and footers of consumers that are in memory.
+    #[cfg(test)]
+    fn cached(&self) -> (usize, usize) {
+        self.reader.cached()
     }
 
     fn table_of(&self, partition: &PartitionId) -> Arc<Table> {
@@ -180,9 +195,14 @@ impl Archive for DeltaArchive {
         Ok(snapshot.partition(partition.index).map(|partition| partition.bounds()))
     }
 
-    async fn begin(&self, partition: &PartitionId, from: i64) -> Result<Box<dyn ColdCopy>, ArchiveError> {
-        let table = self.table_of(partition);
-        let copy = copy::Copy::begin(table, partition.index, from, self.options.zstd_level).await?;
+    async fn begin(
+        &self,
+        partition: &PartitionId,
+        from: i64,
+        files: FileOptions,
+    ) -> Result<Box<dyn ColdCopy>, ArchiveError> {
+        let uploads = Uploads::new(self.table_of(partition), partition.index, self.tasks.clone());
+        let copy = copy::Copy::begin(uploads, from, files.zstd_level.unwrap_or(self.options.zstd_level)).await?;
         Ok(Box::new(copy))
     }
 
@@ -226,10 +246,25 @@ impl Archive for DeltaArchive {
 
     async fn delete_topic(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError> {
         self.tables.lock().by_topic.remove(&topic_id);
-        upkeep::delete_table(&self.store, &self.table_root(topic, topic_id)).await
+        let root = self.table_root(topic, topic_id);
+        upkeep::delete_table(&self.store, &root).await?;
+        match store::folder(&self.options.url, &root) {
+            Some(folder) => leftovers::remove_folder(folder).await,
+            None => Ok(()),
+        }
     }
 
-    async fn tidy(&self, topic: &TopicName, topic_id: TopicId) -> Result<(), ArchiveError> {
-        upkeep::tidy(&self.table(topic, topic_id), &self.reader, &self.options).await
+    async fn tidy(&self, topic: &TopicName, topic_id: TopicId, files: FileOptions) -> Result<(), ArchiveError> {
+        let options = DeltaOptions {
+            zstd_level: files.zstd_level.unwrap_or(self.options.zstd_level),
+            file_bytes: files.file_bytes.unwrap_or(self.options.file_bytes),
+            ..self.options.clone()
+        };
+        let table = self.table(topic, topic_id);
+        upkeep::tidy(&table, &self.upkeep_reader, &options, &self.tasks).await?;
+        match store::folder(&self.options.url, table.root()) {
+            Some(folder) => leftovers::remove_staged(folder, upkeep::ABANDONED).await,
+            None => Ok(()),
+        }
     }
 }

@@ -78,6 +78,11 @@ impl Reader {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn cached(&self) -> (usize, usize) {
+        (self.rows.len(), self.indexes.len())
+    }
+
     /// The partition as it is known; read anew if it does not reach `offset`.
     async fn partition(&self, table: &Table, index: i32, offset: i64) -> Result<Option<Arc<Partition>>, ArchiveError> {
         let known = table.known();
@@ -206,7 +211,9 @@ impl Reader {
         let load = async {
             let footer = file.size.saturating_sub(file.footer)..file.size;
             let tail = self.fetch(table, file, footer).await?;
-            Ok(FileIndex::parse(&tail)?)
+            // A file of many row groups has a long one.
+            let parsed = tokio::task::spawn_blocking(move || FileIndex::parse(&tail)).await;
+            Ok(parsed.map_err(|error| unavailable(&error))??)
         };
         let index = self.indexes.get(key, FileIndex::memory, load).await;
         index.map_err(|fault| RangeFault { fault, start: file.start, end: file.end })

@@ -1,6 +1,6 @@
 //! Where tables lie: a folder or a bucket, and what its errors mean.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
@@ -21,6 +21,12 @@ pub(super) fn open(options: &DeltaOptions) -> Result<(Arc<dyn ObjectStore>, Path
     #[cfg(feature = "planted-faults")]
     let store = crate::faults::objects(store);
     Ok((store, place))
+}
+
+/// Where a place below the root of a folder lies on this machine; none of a bucket.
+pub(super) fn folder(url: &str, place: &Path) -> Option<PathBuf> {
+    let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "file")?;
+    Some(url.to_file_path().ok()?.join(place.as_ref()))
 }
 
 fn open_folder(url: &url::Url) -> Result<(Arc<dyn ObjectStore>, Path), ArchiveError> {

@@ -12,12 +12,15 @@ use super::{
     snapshot::{DataFile, Partition, Snapshot, bounds_actions},
     store,
     table::{DELETE, OPTIMIZE, Table, now_ms},
-    writing::{Encoder, Uploads},
+    writing::{Encoder, Uploads, remove_files},
 };
-use crate::log::archive::{ArchiveError, ColdBounds};
+use crate::{
+    log::archive::{ArchiveError, ColdBounds},
+    tasks::Tasks,
+};
 
 /// A file that no version names is taken for abandoned after this; a copy under way is younger ([`super::copy::LONGEST_COPY`]).
-const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
 /// Objects that are removed at once.
 const PARALLEL_DELETES: usize = 8;
 
@@ -71,14 +74,20 @@ async fn remove(store: &Arc<dyn ObjectStore>, paths: Vec<Path>) -> Result<(), Ar
     removals.buffer_unordered(PARALLEL_DELETES).try_collect().await
 }
 
-pub(super) async fn tidy(table: &Arc<Table>, reader: &Reader, options: &DeltaOptions) -> Result<(), ArchiveError> {
+pub(super) async fn tidy(
+    table: &Arc<Table>,
+    reader: &Reader,
+    options: &DeltaOptions,
+    tasks: &Tasks,
+) -> Result<(), ArchiveError> {
     let snapshot = table.snapshot(Duration::ZERO).await?;
     if !snapshot.exists() {
         return Ok(());
     }
     for (index, partition) in snapshot.partitions() {
         for run in small_files(partition, options) {
-            join(table, reader, options, index, &run).await?;
+            let uploads = Uploads::new(table.clone(), index, tasks.clone());
+            join(uploads, reader, options, &run).await?;
         }
     }
     vacuum(table, options).await?;
@@ -116,22 +125,21 @@ fn small_files(partition: &Partition, options: &DeltaOptions) -> Vec<Vec<Arc<Dat
 
 /// Writes the records of these files as one, and puts it in their place, if they are still all there.
 async fn join(
-    table: &Arc<Table>,
+    mut uploads: Uploads,
     reader: &Reader,
     options: &DeltaOptions,
-    index: i32,
     run: &[Arc<DataFile>],
 ) -> Result<(), ArchiveError> {
     let Some(first) = run.first() else { return Ok(()) };
-    let mut uploads = Uploads::new(table.clone(), index);
+    let table = uploads.table().clone();
     let encoder = Encoder::new(options.zstd_level, first.start);
-    let written = write_joined(table, reader, run, &mut uploads, encoder).await;
+    let written = write_joined(&table, reader, run, &mut uploads, encoder).await;
     if let Err(error) = written {
         uploads.discard().await;
         // A damaged file stays as it is; the other files are not its concern.
         return if matches!(error, ArchiveError::Damaged { .. }) { Ok(()) } else { Err(error) };
     }
-    let files = &uploads.files;
+    let files = uploads.kept();
     let mut gone = false;
     let result = table
         .commit(OPTIMIZE, |snapshot| {
@@ -146,7 +154,7 @@ async fn join(
         })
         .await;
     if gone {
-        uploads.discard().await;
+        remove_files(&table, &files).await;
     }
     result.map(drop)
 }

@@ -1,6 +1,6 @@
 //! Rows become files: split by day, cut into row groups, uploaded as they are encoded.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, buffered::BufWriter};
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     log::{archive::ArchiveError, store::StoredBatch},
     protocol::records::{Batch, MalformedRecords, NO_TIMESTAMP, RecordView},
+    tasks::Tasks,
 };
 
 /// A row group is cut when its rows take this much before they are encoded, or are so many: what a seek reads and decodes.
@@ -27,6 +28,8 @@ const ROW_GROUP_ROWS: usize = 64 * 1024;
 const MAX_DECOMPRESSED_BYTES: usize = 1024 * 1024 * 1024;
 /// Uploaded at once, and kept in memory for it.
 const UPLOAD_PART_BYTES: usize = 8 * 1024 * 1024;
+/// A copy that is stopped is not waited for longer.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
@@ -229,12 +232,13 @@ impl Encoder {
     }
 }
 
-/// Takes what an encoder makes to the table's folder.
+/// Takes what an encoder makes to the table's folder. Dropped before [`Uploads::kept`], it removes it again.
 pub(super) struct Uploads {
     table: Arc<Table>,
     partition: i32,
+    tasks: Tasks,
     open: Option<Upload>,
-    pub(super) files: Vec<DataFile>,
+    files: Vec<DataFile>,
 }
 
 struct Upload {
@@ -245,8 +249,21 @@ struct Upload {
 }
 
 impl Uploads {
-    pub(super) fn new(table: Arc<Table>, partition: i32) -> Self {
-        Self { table, partition, open: None, files: Vec::new() }
+    pub(super) fn new(table: Arc<Table>, partition: i32, tasks: Tasks) -> Self {
+        Self { table, partition, tasks, open: None, files: Vec::new() }
+    }
+
+    pub(super) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    pub(super) fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The files are whole, and whoever asks decides what becomes of them.
+    pub(super) fn kept(mut self) -> Vec<DataFile> {
+        std::mem::take(&mut self.files)
     }
 
     /// Uploads what was made since. A file's object is not there until the file is whole.
@@ -287,13 +304,37 @@ impl Uploads {
 
     /// Removes what was uploaded, as far as that is possible; upkeep removes the rest.
     pub(super) async fn discard(mut self) {
-        if let Some(mut upload) = self.open.take() {
-            drop(upload.writer.abort().await);
-            drop(self.table.store().delete(&self.table.path(&upload.path)).await);
+        remove(&self.table, self.open.take(), &std::mem::take(&mut self.files)).await;
+    }
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        let (table, open, files) = (self.table.clone(), self.open.take(), std::mem::take(&mut self.files));
+        let is_nothing_left = open.is_none() && files.is_empty();
+        if is_nothing_left || tokio::runtime::Handle::try_current().is_err() {
+            return;
         }
-        for file in &self.files {
-            drop(self.table.store().delete(&self.table.path(&file.path)).await);
-        }
+        let removal = async move {
+            drop(tokio::time::timeout(REMOVAL_PATIENCE, remove(&table, open, &files)).await);
+        };
+        self.tasks.spawn("archive-discard", removal);
+    }
+}
+
+/// Also the parts of an upload that was not ended, which nothing else finds.
+async fn remove(table: &Table, open: Option<Upload>, files: &[DataFile]) {
+    if let Some(mut upload) = open {
+        drop(upload.writer.abort().await);
+        drop(table.store().delete(&table.path(&upload.path)).await);
+    }
+    remove_files(table, files).await;
+}
+
+/// Files that no version names.
+pub(super) async fn remove_files(table: &Table, files: &[DataFile]) {
+    for file in files {
+        drop(table.store().delete(&table.path(&file.path)).await);
     }
 }
 

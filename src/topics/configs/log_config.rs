@@ -46,6 +46,16 @@ pub fn validate_topic(
     Ok(())
 }
 
+/// Checks what a broker's settings make of a topic that sets nothing itself.
+///
+/// # Errors
+/// With Kafka's words.
+pub fn validate_log_defaults(broker: &Layers) -> Result<(), InvalidTopicConfig> {
+    let nothing = Values::new();
+    let defaults = Effective { values: &nothing, pattern: &nothing, broker };
+    tiered::validate_defaults(&defaults).map_err(InvalidTopicConfig)
+}
+
 /// The settings of a topic's log. Values were checked when they were set; one that is illegal all the same (set by another
 /// version) falls back to the default.
 pub fn log_config(values: &Values, pattern: &Values, broker: &Layers) -> LogConfig {

@@ -18,7 +18,7 @@ pub use check::{InvalidValue, list_items};
 pub use client_metrics::{CLIENT_METRICS, InvalidClientMetrics, validate_client_metrics};
 pub use group::{GROUP, validate_group};
 pub use layers::{Layers, Resolved, Source, SynonymValue, Values};
-pub use log_config::{InvalidTopicConfig, floor, log_config, promise, validate_topic};
+pub use log_config::{InvalidTopicConfig, floor, log_config, promise, validate_log_defaults, validate_topic};
 pub use topic::TOPIC;
 
 /// The type of a config's value, as DescribeConfigs names it.
@@ -191,6 +191,11 @@ pub fn find(mut table: impl Iterator<Item = &'static Definition>, name: &str) ->
 
 pub fn topic_definition(name: &str) -> Option<&'static Definition> {
     find(TOPIC.iter(), name)
+}
+
+/// Whether a broker config gives a topic's config its default.
+pub fn is_log_default(name: &str) -> bool {
+    TOPIC.iter().any(|definition| definition.broker_names.iter().any(|(given_by, _)| *given_by == name))
 }
 
 pub fn broker_definition(name: &str) -> Option<&'static Definition> {

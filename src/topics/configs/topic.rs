@@ -120,6 +120,8 @@ pub const TOPIC: &[Definition] = &[
         .given_by(&[("unclean.leader.election.enable", Same)]).no_effect(NO_REPLICAS),
     define("weir.archive.file.bytes", Long, "-1", AtLeast(-1),
         "At what size a file of the archive is closed, about; -1 is the broker's archive.file.bytes."),
+    define("weir.archive.zstd.level", Int, "-1", Level { default: -1, least: 1, most: 22 },
+        "How hard the archive's files are compressed; -1 is the broker's archive.zstd.level."),
     define("weir.durability", String, "memory", Durability,
         "What acks=all promises: Redis has the records (memory), they survive the death of any process (written), of the machine (fsync), or N replicas of Redis have them (replicas:N). docs/reliability.md says how.")
         .given_by(&[("weir.durability", Same)]),

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     log::{
-        archive::{Archive, ArchiveError, Cold, ColdBounds, ColdCopy, ColdNotes, Table, TableChange},
+        archive::{Archive, ArchiveError, Cold, ColdBounds, ColdCopy, ColdNotes, FileOptions, Table, TableChange},
         durability::Life,
         store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset},
     },
@@ -27,6 +27,7 @@ pub(super) enum Step {
     Noted,
     Removing,
     Removed,
+    Tidying,
 }
 
 #[derive(Default)]
@@ -45,7 +46,9 @@ struct Part {
 #[derive(Default)]
 pub(super) struct Faults {
     stuck_at: Mutex<Option<Step>>,
+    is_held: Mutex<bool>,
     pub(super) reached: Notify,
+    pub(super) go_on: Notify,
     pub(super) unreachable: Mutex<bool>,
 }
 
@@ -53,6 +56,12 @@ impl Faults {
     /// Whoever comes to `step` first stays there for good.
     pub(super) fn die_at(&self, step: Step) {
         *self.stuck_at.lock() = Some(step);
+    }
+
+    /// Whoever comes to `step` first waits for `go_on`.
+    pub(super) fn hold_at(&self, step: Step) {
+        *self.is_held.lock() = true;
+        self.die_at(step);
     }
 
     async fn pass(&self, step: Step) {
@@ -66,6 +75,9 @@ impl Faults {
         };
         if is_here {
             self.reached.notify_one();
+            if *self.is_held.lock() {
+                return self.go_on.notified().await;
+            }
             std::future::pending::<()>().await;
         }
     }
@@ -85,6 +97,14 @@ impl MemoryArchive {
         let parts = self.parts.lock();
         let batches = parts.get(id).map(|part| part.batches.clone()).unwrap_or_default();
         batches.iter().flat_map(|batch| batch.base_offset..=batch.last_offset).collect()
+    }
+
+    /// Somebody removes what lies from `offset` on.
+    pub(super) fn cut(&self, id: &PartitionId, offset: i64) {
+        let mut parts = self.parts.lock();
+        let part = parts.entry(id.clone()).or_default();
+        part.batches.retain(|batch| batch.last_offset < offset);
+        part.end = offset;
     }
 
     fn part(&self, id: &PartitionId) -> Option<Part> {
@@ -118,7 +138,7 @@ impl Archive for Arc<MemoryArchive> {
         Ok(self.part(id).as_ref().map(bounds_of))
     }
 
-    async fn begin(&self, id: &PartitionId, from: i64) -> Result<Box<dyn ColdCopy>, ArchiveError> {
+    async fn begin(&self, id: &PartitionId, from: i64, _: FileOptions) -> Result<Box<dyn ColdCopy>, ArchiveError> {
         self.faults.check()?;
         self.faults.pass(Step::Begun).await;
         if let Some(end_offset) = self.part(id).map(|part| part.end).filter(|end| *end != from) {
@@ -193,7 +213,8 @@ impl Archive for Arc<MemoryArchive> {
         Ok(())
     }
 
-    async fn tidy(&self, _: &TopicName, _: TopicId) -> Result<(), ArchiveError> {
+    async fn tidy(&self, _: &TopicName, _: TopicId, _: FileOptions) -> Result<(), ArchiveError> {
+        self.faults.pass(Step::Tidying).await;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::world::*;
 use crate::{
     log::{
-        archive::Archive,
+        archive::{Archive, FileOptions},
         store::{Read, TimestampedOffset},
     },
     protocol::records::{BatchOptions, Codec, Compression, ProducerStamp, TimestampType},
@@ -145,7 +145,7 @@ proptest! {
             for part in stored.chunks(cut) {
                 let from = world.archive.bounds(&world.partition(0)).await.expect("bounds");
                 let from = from.map_or(part[0].base_offset, |bounds| bounds.end_offset);
-                let mut copy = world.archive.begin(&world.partition(0), from).await.expect("a copy");
+                let mut copy = world.archive.begin(&world.partition(0), from, FileOptions::default()).await.expect("a copy");
                 copy.write(part).await.expect("a write");
                 copy.commit(4).await.expect("a commit");
             }

@@ -17,7 +17,7 @@ async fn cleaned_up() -> World {
     for start in [0, 10, 20] {
         world.copy(0, &[orders(start..start + 10, MIDNIGHT)]).await.expect("a copy");
     }
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     world.copy(0, &[orders(30..40, MIDNIGHT)]).await.expect("a copy");
     assert_eq!(names(&world), ["00000000000000000002.checkpoint.parquet", VERSION_2, VERSION_3, "_last_checkpoint"]);
     world
@@ -121,7 +121,7 @@ async fn where_the_newest_checkpoint_is_damaged_an_older_one_does() {
     let world = World::with(|options| options.checkpoint_interval = 1);
     for start in [0, 10, 20] {
         world.copy(0, &[orders(start..start + 10, MIDNIGHT)]).await.expect("a copy");
-        world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+        world.tidy().await;
     }
     for checkpoint in [2, 1, 0] {
         rewrite(&log(&world).join(format!("{checkpoint:020}.checkpoint.parquet")), |bytes| bytes.truncate(100));

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::world::*;
 use crate::{
     log::{
-        archive::{Archive, ArchiveError},
+        archive::{Archive, ArchiveError, FileOptions},
         store::Read,
     },
     storage::delta::DeltaOptions,
@@ -80,7 +80,7 @@ async fn small_files_are_joined_and_nothing_is_lost() {
         world.copy(1, &[orders(start..start + 10, MIDNIGHT + start * 1_000)]).await.expect("a copy");
     }
     assert_eq!(world.data_files().len(), 18);
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     assert_eq!(world.data_files().len(), 2, "one for each partition, the old ones are gone");
     for archive in [world.archive.clone(), world.other()] {
         for index in [0, 1] {
@@ -90,8 +90,51 @@ async fn small_files_are_joined_and_nothing_is_lost() {
         }
     }
     world.copy(0, &[orders(90..100, MIDNIGHT)]).await.expect("a copy after it");
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     assert_eq!(offsets(&world.read_all().await), (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_upkeep_reads_does_not_drive_out_what_consumers_read() {
+    let world = World::new();
+    for start in (0..90).step_by(10) {
+        world.copy(0, &[orders(start..start + 10, MIDNIGHT)]).await.expect("a copy");
+    }
+    world.read(Read { end_offset: 5, ..EVERYTHING }).await.expect("a read");
+    let cached = world.archive.cached();
+    world.tidy().await;
+    assert_eq!(world.archive.cached(), cached);
+    assert_eq!(world.data_files().len(), 10, "they were joined");
+}
+
+#[tokio::test]
+async fn files_are_joined_as_their_topic_says() {
+    let world = World::new();
+    for start in (0..90).step_by(10) {
+        world.copy(0, &[orders(start..start + 10, MIDNIGHT)]).await.expect("a copy");
+    }
+    let small = FileOptions { file_bytes: Some(1_000), ..FileOptions::default() };
+    world.archive.tidy(&world.topic, world.topic_id, small).await.expect("upkeep");
+    assert_eq!(world.data_files().len(), 9, "each is a whole file of this topic");
+}
+
+#[tokio::test]
+async fn what_a_process_that_died_was_writing_to_a_folder_is_removed() {
+    let world = World::new();
+    world.copy(0, &[orders(0..10, MIDNIGHT)]).await.expect("a copy");
+    let file = world.data_files().pop().expect("a file");
+    let staged = |number| file.with_file_name(format!("left.parquet#{number}"));
+    for number in [1, 2] {
+        std::fs::write(staged(number), b"half").expect("a file");
+    }
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(25 * 3_600);
+    let left = std::fs::File::options().write(true).open(staged(1)).expect("a file");
+    left.set_modified(long_ago).expect("a time");
+    world.tidy().await;
+    assert!(!staged(1).exists());
+    assert!(staged(2).exists(), "somebody may be writing it");
+    world.archive.delete_topic(&world.topic, world.topic_id).await.expect("a deletion");
+    assert!(!world.table().exists());
 }
 
 #[tokio::test]
@@ -104,7 +147,7 @@ async fn a_reader_of_an_older_version_goes_on() {
     let partition = world.partition(0);
     let begun = other.read(&partition, Read { end_offset: 5, ..EVERYTHING }).await.expect("a read");
     assert_eq!(offsets(&begun).len(), 5);
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     assert_eq!(world.data_files().len(), 4, "the old ones are kept for a day");
     let rest = other.read(&partition, Read { offset: 5, ..EVERYTHING }).await.expect("a read");
     assert_eq!(offsets(&rest), (5..30).collect::<Vec<_>>());
@@ -123,7 +166,7 @@ async fn a_reader_whose_files_are_gone_finds_the_newer_ones() {
     let partition = world.partition(0);
     let begun = other.read(&partition, Read { end_offset: 5, ..EVERYTHING }).await.expect("a read");
     assert_eq!(offsets(&begun).len(), 5);
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     assert_eq!(world.data_files().len(), 1);
     let rest = other.read(&partition, Read { offset: 15, ..EVERYTHING }).await.expect("a read");
     assert_eq!(offsets(&rest), (15..30).collect::<Vec<_>>());
@@ -142,7 +185,7 @@ async fn upkeep_and_copies_at_once_lose_nothing() {
     };
     let upkeep = async {
         for _ in 0..6 {
-            world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+            world.tidy().await;
         }
     };
     tokio::join!(copies, upkeep);
@@ -154,7 +197,7 @@ async fn a_new_broker_reads_from_the_checkpoint_on() {
     let world = World::with(no_patience);
     three_days(&world).await;
     world.archive.delete_before(&world.partition(0), 12).await.expect("a deletion");
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     let log = world.table().join("_delta_log");
     assert!(!log.join("00000000000000000000.json").exists(), "old versions are removed");
     assert!(log.join("_last_checkpoint").exists());
@@ -181,7 +224,7 @@ async fn what_no_version_names_is_removed_once_no_copy_can_be_at_it() {
         let file = std::fs::File::options().write(true).open(path).expect("a file");
         file.set_modified(long_ago).expect("another time");
     }
-    world.archive.tidy(&world.topic, world.topic_id).await.expect("upkeep");
+    world.tidy().await;
     assert_eq!((abandoned.exists(), fresh.exists(), files[0].exists()), (false, true, true));
     assert_eq!(offsets(&world.read_all().await), (0..30).collect::<Vec<_>>());
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     log::{
-        archive::{Archive, ArchiveError, ColdBounds},
+        archive::{Archive, ArchiveError, ColdBounds, FileOptions},
         store::{Read, StoredBatch},
     },
     model::{PartitionId, TopicId, TopicName},
@@ -95,6 +95,7 @@ pub(super) struct World {
     pub(super) topic: TopicName,
     pub(super) topic_id: TopicId,
     pub(super) archive: Arc<DeltaArchive>,
+    pub(super) tasks: Tasks,
 }
 
 impl World {
@@ -104,13 +105,14 @@ impl World {
 
     pub(super) fn with(change: impl Fn(&mut DeltaOptions)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let archive = open(&folder, change);
-        Self { folder, topic: TopicName::new("orders"), topic_id: TopicId(Uuid::from_u128(7)), archive }
+        let tasks = Tasks::new();
+        let archive = open(&folder, change, &tasks);
+        Self { folder, topic: TopicName::new("orders"), topic_id: TopicId(Uuid::from_u128(7)), archive, tasks }
     }
 
     /// As another broker sees it.
     pub(super) fn other(&self) -> Arc<DeltaArchive> {
-        open(&self.folder, |_| {})
+        open(&self.folder, |_| {}, &Tasks::new())
     }
 
     pub(super) fn partition(&self, index: i32) -> PartitionId {
@@ -119,6 +121,10 @@ impl World {
 
     pub(super) async fn copy(&self, index: i32, batches: &[StoredBatch]) -> Result<ColdBounds, ArchiveError> {
         copy(&self.archive, &self.partition(index), batches, 4).await
+    }
+
+    pub(super) async fn tidy(&self) {
+        self.archive.tidy(&self.topic, self.topic_id, FileOptions::default()).await.expect("upkeep");
     }
 
     pub(super) async fn read(&self, read: Read) -> Result<Vec<StoredBatch>, ArchiveError> {
@@ -161,11 +167,11 @@ impl World {
     }
 }
 
-fn open(folder: &TempDir, change: impl Fn(&mut DeltaOptions)) -> Arc<DeltaArchive> {
+fn open(folder: &TempDir, change: impl Fn(&mut DeltaOptions), tasks: &Tasks) -> Arc<DeltaArchive> {
     let url = url::Url::from_directory_path(folder.path()).expect("a URL");
     let mut options = DeltaOptions::at(url.as_str());
     change(&mut options);
-    Arc::new(DeltaArchive::open(options, Tasks::new()).expect("an archive"))
+    Arc::new(DeltaArchive::open(options, tasks.clone()).expect("an archive"))
 }
 
 /// One copy from the archive's end on, or from the first batch.
@@ -176,7 +182,7 @@ pub(super) async fn copy(
     epoch: i32,
 ) -> Result<ColdBounds, ArchiveError> {
     let from = batches.first().map_or(0, |first| first.base_offset);
-    let mut copy = archive.begin(partition, from).await?;
+    let mut copy = archive.begin(partition, from, FileOptions::default()).await?;
     copy.write(batches).await?;
     copy.commit(epoch).await
 }

@@ -1,7 +1,10 @@
 //! The configs of a topic's cold tier, with Kafka's rules and words (KIP-405, KIP-950).
 
 use super::{ENABLE, Effective, limit};
-use crate::{log::config::Tier, topics::configs::list_items};
+use crate::{
+    log::{archive::FileOptions, config::Tier},
+    topics::configs::list_items,
+};
 
 const SYSTEM: &str = "remote.log.storage.system.enable";
 const COPY_DISABLE: &str = "remote.log.copy.disable";
@@ -39,15 +42,7 @@ pub(super) fn validate(topic: &Effective<'_>, had_tier: bool) -> Result<(), Stri
         );
     }
     for unit in ["bytes", "ms"] {
-        let (whole, local) = (format!("retention.{unit}"), format!("local.retention.{unit}"));
-        let (kept, stays) = (topic.number(&whole), topic.number(&local));
-        let refused = |reason: String| Err(format!("Invalid value {stays} for configuration {local}: {reason}"));
-        if kept > -1 && stays == -1 {
-            return refused(format!("Value must not be -1 as {whole} value is set as {kept}."));
-        }
-        if kept > -1 && stays > kept {
-            return refused(format!("Value must not be more than {whole} property value: {kept}"));
-        }
+        check_local_part(topic, "", unit)?;
     }
     for unit in ["bytes", "ms"] {
         let (whole, local) = (format!("retention.{unit}"), format!("local.retention.{unit}"));
@@ -58,6 +53,25 @@ pub(super) fn validate(topic: &Effective<'_>, had_tier: bool) -> Result<(), Stri
                  value because there will be no more logs copied to the remote storage."
             ));
         }
+    }
+    Ok(())
+}
+
+/// What brokers give topics, be any archived or not.
+pub(super) fn validate_defaults(defaults: &Effective<'_>) -> Result<(), String> {
+    ["ms", "bytes"].into_iter().try_for_each(|unit| check_local_part(defaults, "log.", unit))
+}
+
+/// No more may stay than is kept.
+fn check_local_part(topic: &Effective<'_>, prefix: &str, unit: &str) -> Result<(), String> {
+    let (whole, local) = (format!("retention.{unit}"), format!("local.retention.{unit}"));
+    let (kept, stays) = (topic.number(&whole), topic.number(&local));
+    let refused = |reason: String| Err(format!("Invalid value {stays} for configuration {prefix}{local}: {reason}"));
+    if kept > -1 && stays == -1 {
+        return refused(format!("Value must not be -1 as {prefix}{whole} value is set as {kept}."));
+    }
+    if kept > -1 && stays > kept {
+        return refused(format!("Value must not be more than {prefix}{whole} property value: {kept}"));
     }
     Ok(())
 }
@@ -74,14 +88,17 @@ pub(super) fn tier(topic: &Effective<'_>) -> Option<Tier> {
         copies: !topic.flag(COPY_DISABLE),
         local_retention_ms: local("ms"),
         local_retention_bytes: local("bytes").and_then(|bytes| u64::try_from(bytes).ok()),
-        file_bytes: u64::try_from(topic.number("weir.archive.file.bytes")).ok(),
+        files: FileOptions {
+            file_bytes: u64::try_from(topic.number("weir.archive.file.bytes")).ok(),
+            zstd_level: i32::try_from(topic.number("weir.archive.zstd.level")).ok().filter(|level| *level > 0),
+        },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::configs::{Layers, Values, log_config, validate_topic};
+    use crate::topics::configs::{Layers, Values, log_config, validate_log_defaults, validate_topic};
 
     fn values(pairs: &[(&str, &str)]) -> Values {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -150,5 +167,43 @@ mod tests {
         assert_eq!((same.local_retention_ms, same.local_retention_bytes), (Some(604_800_000), Some(77)));
         let set = tier(&[("local.retention.ms", "5"), (COPY_DISABLE, "true")]).expect("it is archived");
         assert_eq!((set.copies, set.local_retention_ms, set.local_retention_bytes), (false, Some(5), None));
+    }
+
+    #[test]
+    fn what_a_broker_gives_topics_stays_local_no_longer_than_it_is_kept() {
+        let told = |pairs: &[(&str, &str)]| {
+            let layers = Layers { dynamic: values(pairs), ..Layers::default() };
+            validate_log_defaults(&layers).err().map(|error| error.0)
+        };
+        assert_eq!(told(&[]), None);
+        assert_eq!(
+            told(&[("log.local.retention.ms", "-1")]).as_deref(),
+            Some(
+                "Invalid value -1 for configuration log.local.retention.ms: Value must not be -1 as log.retention.ms value is \
+                 set as 604800000."
+            )
+        );
+        assert_eq!(
+            told(&[("log.retention.bytes", "10"), ("log.local.retention.bytes", "11")]).as_deref(),
+            Some(
+                "Invalid value 11 for configuration log.local.retention.bytes: Value must not be more than \
+                 log.retention.bytes property value: 10"
+            )
+        );
+        assert_eq!(told(&[("log.retention.ms", "-1"), ("log.local.retention.ms", "-1")]), None);
+        assert_eq!(told(&[("log.retention.hours", "1"), ("log.local.retention.ms", "3600000")]), None);
+    }
+
+    #[test]
+    fn files_are_written_as_the_broker_says_unless_the_topic_does() {
+        let files = |pairs: &[(&str, &str)]| {
+            log_config(&archived(pairs), &Values::new(), &Layers::default()).tier.expect("it is archived").files
+        };
+        assert_eq!(files(&[]), FileOptions::default());
+        let own = files(&[("weir.archive.file.bytes", "1000000"), ("weir.archive.zstd.level", "19")]);
+        assert_eq!(own, FileOptions { file_bytes: Some(1_000_000), zstd_level: Some(19) });
+        for level in ["0", "23", "-2"] {
+            assert!(told(None, &archived(&[("weir.archive.zstd.level", level)])).is_some(), "{level}");
+        }
     }
 }
