@@ -9,6 +9,7 @@ use crate::{
         AppendError, FetchError,
         session::SessionError,
         store::{AppendRefusal, StoreError},
+        tiered::SeekError,
     },
     protocol::records::InvalidBatch,
     topics::{ChangeError, CreateError},
@@ -157,6 +158,14 @@ pub fn fetch(error: &FetchError) -> ResponseError {
         FetchError::OffsetOutOfRange(_) => ResponseError::OffsetOutOfRange,
         FetchError::FencedLeaderEpoch(_) => ResponseError::FencedLeaderEpoch,
         FetchError::UnknownLeaderEpoch(_) => ResponseError::UnknownLeaderEpoch,
+    }
+}
+
+/// What a question for the offset of a time answers.
+pub fn seek(error: &SeekError) -> ResponseError {
+    match error {
+        SeekError::Store(error) => reading(error),
+        SeekError::NotInTime => ResponseError::RequestTimedOut,
     }
 }
 

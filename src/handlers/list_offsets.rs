@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{StreamExt, stream};
@@ -20,18 +21,22 @@ use kafka_protocol::{
         list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
     },
 };
+use tokio::time::Instant;
 
 use super::{
     Request, Services, errors,
     partitions::{Named, known_epoch},
 };
-use crate::log::{Bounds, FetchError, check_leader_epoch, store::TimestampedOffset};
+use crate::log::{Bounds, FetchError, check_leader_epoch, deadline_in, store::TimestampedOffset};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+
+/// How long the archive is waited for where the client does not say (Kafka's `remote.list.offsets.request.timeout.ms`).
+const ARCHIVE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Partitions that the storage is asked about at the same time for one request.
 const CONCURRENT: usize = 16;
@@ -45,6 +50,11 @@ pub(super) async fn handle(services: Arc<Services>, request: Request<ListOffsets
     if services.lacks(named) {
         services.topics.catch_up().await;
     }
+    let patience = match u64::try_from(body.timeout_ms) {
+        Ok(millis @ 1..) if version >= 10 => Duration::from_millis(millis),
+        _ => ARCHIVE_PATIENCE,
+    };
+    let deadline = deadline_in(patience);
     let known_isolation = (0..=1).contains(&body.isolation_level);
     let mut seen: HashMap<_, usize> = HashMap::new();
     for topic in &body.topics {
@@ -71,7 +81,7 @@ pub(super) async fn handle(services: Arc<Services>, request: Request<ListOffsets
                 let found = if refused {
                     Err(ResponseError::InvalidRequest)
                 } else {
-                    find(services, name, &partition, version).await
+                    find(services, name, &partition, version, deadline).await
                 };
                 response(partition.partition_index, found, version)
             })
@@ -91,6 +101,7 @@ async fn find(
     topic: &str,
     asked: &ListOffsetsPartition,
     version: i16,
+    deadline: Instant,
 ) -> Result<Option<TimestampedOffset>, ResponseError> {
     let timestamp = asked.timestamp;
     let partition = services.partition_named(topic, asked.partition_index)?;
@@ -117,13 +128,15 @@ async fn find(
         EARLIEST_LOCAL => Ok(at(local.0, local.1)),
         LATEST_TIERED => Ok(tiered.and_then(|(offset, epoch)| at(offset, epoch))),
         MAX_TIMESTAMP => {
-            let found = services.log.find_max_timestamp(&partition).await.map_err(failed)?;
+            let found = services.log.find_max_timestamp(&partition, deadline).await;
+            let found = found.map_err(|error| errors::seek(&error))?;
             // Records without any timestamp: the first of them has the largest, -1.
             let found = found.or_else(|| at(bounds.log_start_offset, first_epoch));
             Ok(found.filter(|found| found.offset < bounds.high_watermark))
         }
         timestamp => {
-            let found = services.log.find_timestamp(&partition, timestamp).await.map_err(failed)?;
+            let found = services.log.find_timestamp(&partition, timestamp, deadline).await;
+            let found = found.map_err(|error| errors::seek(&error))?;
             Ok(found.filter(|found| found.offset < bounds.high_watermark))
         }
     }

@@ -184,12 +184,15 @@ struct Fetch<'a> {
     held: Option<OwnedSemaphorePermit>,
     /// There was no memory for more.
     squeezed: bool,
+    /// Places of partitions that the archive is being asked about.
+    late: BTreeSet<usize>,
 }
 
 impl Log {
     /// Reads up to the limits; waits while there is less than wanted and nothing to report. Dropping it ends the wait.
     pub async fn fetch(&self, wanted: Vec<Wanted>, limits: FetchLimits) -> Fetched {
-        let deadline = deadline_in(limits.max_wait);
+        let patience = self.cold_tier().map(|tier| tier.options.read_patience).unwrap_or_default();
+        let deadlines = Deadlines { of_all: deadline_in(limits.max_wait), of_late: deadline_in(patience) };
         let empty = Bounds {
             log_start_offset: -1,
             local_start_offset: -1,
@@ -201,11 +204,16 @@ impl Log {
             .iter()
             .map(|_| Ok(FetchedPartition { bounds: empty, batches: Vec::new(), divergence: None }))
             .collect();
-        let mut fetch = Fetch { log: self, wanted, limits, found, bytes: 0, held: None, squeezed: false };
+        let late = BTreeSet::new();
+        let mut fetch = Fetch { log: self, wanted, limits, found, bytes: 0, held: None, squeezed: false, late };
         let all: BTreeSet<usize> = (0..fetch.wanted.len()).collect();
         fetch.read(&all).await;
-        if !limits.max_wait.is_zero() && !fetch.is_complete() {
-            fetch.wait(&all, deadline).await;
+        let may_wait = !limits.max_wait.is_zero() || !fetch.late.is_empty();
+        if may_wait && !fetch.is_complete() {
+            fetch.wait(&all, deadlines).await;
+        }
+        if let Some(tier) = self.cold_tier() {
+            tier.options.metrics.delayed_reads.inc_by(fetch.late.len() as u64);
         }
         let metrics = &self.shared.options.metrics;
         for batch in fetch.found.iter().flatten().flat_map(|partition| &partition.batches) {
@@ -214,6 +222,14 @@ impl Log {
         }
         Fetched { partitions: fetch.found, held: fetch.held }
     }
+}
+
+/// Until when a fetch waits for more.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    of_all: Instant,
+    /// Where the archive is being asked.
+    of_late: Instant,
 }
 
 impl Fetch<'_> {
@@ -225,12 +241,14 @@ impl Fetch<'_> {
         self.wanted.is_empty() || self.squeezed || self.bytes >= self.limits.min_bytes || self.found.iter().any(reports)
     }
 
-    async fn wait(&mut self, all: &BTreeSet<usize>, deadline: Instant) {
+    async fn wait(&mut self, all: &BTreeSet<usize>, deadlines: Deadlines) {
         let waiting = Waiting::new(self.wanted.iter().map(|wanted| wanted.partition.clone()).collect());
         // What happened before the registration woke nobody.
         self.read(all).await;
         let stopping = self.log.shared.tasks.stopping().clone();
         while !self.is_complete() {
+            let deadline =
+                if self.late.is_empty() { deadlines.of_all } else { deadlines.of_all.max(deadlines.of_late) };
             tokio::select! {
                 changed = waiting.waiter.changed() => self.read(&changed).await,
                 () = tokio::time::sleep_until(deadline) => return,
@@ -250,6 +268,7 @@ impl Fetch<'_> {
 
     /// Looks at some partitions and reads what is new in them, as far as the limits allow.
     async fn read(&mut self, places: &BTreeSet<usize>) {
+        self.late.retain(|place| !places.contains(place));
         let looks: Vec<_> = places
             .iter()
             .filter_map(|&place| {
@@ -317,7 +336,11 @@ impl Fetch<'_> {
             }
             let mut read = stream::iter(reads).buffered(CONCURRENT_READS);
             while let Some((place, max_bytes, batches)) = read.next().await {
-                take_batches(&mut self.found, &mut self.bytes, place, max_bytes, batches);
+                match batches.transpose() {
+                    // Nothing waits for the archive: what others have is given meanwhile.
+                    None => drop(self.late.insert(place)),
+                    Some(batches) => take_batches(&mut self.found, &mut self.bytes, place, max_bytes, batches),
+                }
             }
         }
         self.settle_memory();

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
+    archive::{Cold, ColdBounds},
     config::LogConfig,
     durability::Promise,
     store::{
@@ -26,6 +27,8 @@ use crate::{
     },
 };
 
+type Event = Box<dyn FnOnce(&MemoryStore) + Send>;
+
 #[derive(Default)]
 pub(super) struct MemoryStore {
     logs: Mutex<HashMap<PartitionId, StoredLog>>,
@@ -35,6 +38,8 @@ pub(super) struct MemoryStore {
     gate: Mutex<Option<Arc<Semaphore>>>,
     /// Or here once they are stored.
     answers: Mutex<Option<Arc<Semaphore>>>,
+    /// What happens just before the next search by time.
+    before_search: Mutex<Option<Event>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -125,6 +130,30 @@ impl MemoryStore {
         })
     }
 
+    /// What is archived and gone from here: all below `end`. Returns it.
+    pub(super) fn archive_below(&self, id: &PartitionId, end: i64) -> Vec<StoredBatch> {
+        let mut logs = self.logs.lock();
+        let log = logs.entry(id.clone()).or_default();
+        let (gone, left): (Vec<_>, Vec<_>) = log.batches.drain(..).partition(|batch| batch.last_offset < end);
+        log.batches = left;
+        log.state.local_start_offset = end;
+        let bounds = ColdBounds { start_offset: 0, end_offset: end, max_timestamp: 1_000, size_bytes: 1 };
+        log.state.cold = Some(Cold { bounds, holds_back: true });
+        gone
+    }
+
+    pub(super) fn before_next_search(&self, event: impl FnOnce(&MemoryStore) + Send + 'static) {
+        *self.before_search.lock() = Some(Box::new(event));
+    }
+
+    fn first_left(&self, id: &PartitionId) -> Option<TimestampedOffset> {
+        let event = self.before_search.lock().take();
+        event.into_iter().for_each(|event| event(self));
+        let logs = self.logs.lock();
+        let first = logs.get(id)?.batches.first()?;
+        Some(TimestampedOffset { offset: first.base_offset, timestamp: first.max_timestamp, leader_epoch: 0 })
+    }
+
     fn fault(&self) -> Result<(), StoreError> {
         self.faults.lock().pop_front().map_or(Ok(()), Err)
     }
@@ -213,12 +242,13 @@ impl LogStore for MemoryStore {
         Ok(found)
     }
 
-    async fn find_timestamp(&self, _: &PartitionId, _: i64) -> Result<Option<TimestampedOffset>, StoreError> {
-        Ok(None)
+    /// All records have one timestamp.
+    async fn find_timestamp(&self, id: &PartitionId, _: i64) -> Result<Option<TimestampedOffset>, StoreError> {
+        Ok(self.first_left(id))
     }
 
-    async fn find_max_timestamp(&self, _: &PartitionId) -> Result<Option<TimestampedOffset>, StoreError> {
-        Ok(None)
+    async fn find_max_timestamp(&self, id: &PartitionId) -> Result<Option<TimestampedOffset>, StoreError> {
+        Ok(self.first_left(id))
     }
 
     async fn delete_records(&self, partition: &PartitionId, before_offset: i64) -> Result<i64, StoreError> {

@@ -1,6 +1,7 @@
 //! A partition as Kafka sees it: append, fetch plan, retention, waiters, tail cache; and the port to its storage.
 
 pub mod archive;
+mod cold_reads;
 pub mod config;
 pub mod durability;
 mod fetch;

@@ -278,8 +278,8 @@ impl Partition {
             return true;
         };
         if raced && loaded.next_offset < known.next_offset {
-            // The append's answer is the newer of the two.
-            return false;
+            // The append's answer is the newer of the two, and knows nothing of the archive.
+            return known.learn_cold(&loaded);
         }
         if loaded.next_offset < known.next_offset || loaded.leader_epoch != known.leader_epoch {
             self.shared.tail.remove(self.key());
@@ -320,12 +320,13 @@ impl Partition {
         }
     }
 
-    /// Batches from the one that holds `offset`, at least one where there is one.
-    pub async fn read(&self, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+    /// Batches from the one that holds `offset`, at least one where there is one. `None` while the archive is being asked; who waits
+    /// for the partition is woken then, and reads again.
+    pub async fn read(self: &Arc<Self>, read: Read) -> Result<Option<Vec<StoredBatch>>, StoreError> {
         let metrics = &self.shared.options.metrics;
         if let Some(batches) = self.read_cached(&read) {
             metrics.cache_hits.inc();
-            return Ok(batches);
+            return Ok(Some(batches));
         }
         metrics.cache_misses.inc();
         self.read_stored(read).await
@@ -394,6 +395,10 @@ impl Partition {
 
     pub(super) fn wait(&self, waiter: &Arc<Waiter>, place: usize) {
         self.inner.lock().waiters.add(waiter, place);
+    }
+
+    pub(super) fn wake(&self) {
+        self.inner.lock().waiters.wake();
     }
 
     pub(super) fn stop_waiting(&self, waiter: &Arc<Waiter>) {

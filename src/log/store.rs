@@ -119,6 +119,19 @@ impl LogState {
         self.cold.map_or(self.log_start_offset, |cold| cold.bounds.end_offset)
     }
 
+    /// Takes over what an otherwise older state has newer: the archive's part of the log only grows, and its start only moves on.
+    /// Whether it was any.
+    pub(super) fn learn_cold(&mut self, other: &LogState) -> bool {
+        let place = |state: &LogState| state.cold.map(|cold| (cold.bounds.end_offset, cold.bounds.start_offset));
+        if other.leader_epoch != self.leader_epoch || place(other) <= place(self) {
+            return false;
+        }
+        self.cold = other.cold;
+        self.log_start_offset = self.log_start_offset.max(other.log_start_offset);
+        self.local_start_offset = self.local_start_offset.max(other.local_start_offset);
+        true
+    }
+
     /// About the bytes that are not archived yet: in proportion to their offsets.
     pub fn unarchived_bytes(&self) -> u64 {
         let there = self.next_offset.saturating_sub(self.local_start_offset);

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod durability;
+mod tiered;
 
 struct World {
     store: Arc<MemoryStore>,

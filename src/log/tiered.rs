@@ -1,38 +1,34 @@
 //! A partition whose older part is archived: reads on both sides of the seam, and no more in the storage than it may hold.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use futures::{
-    FutureExt,
-    future::{BoxFuture, Shared},
-};
-use parking_lot::Mutex;
-use tracing::{debug, error, info};
+use tokio::time::Instant;
+use tracing::{error, info};
 
 use super::{
     Log,
     archive::{Archive, ArchiveError, Cold, ColdNotes},
+    cold_reads::ColdReads,
     config::LogConfig,
     partition::Partition,
     store::{LogState, Read, StoreError, StoredBatch, TimestampedOffset},
-    tail::Key,
 };
 use crate::telemetry::metrics::ColdMetrics;
-
-/// Reads of the archive that are under way, or whose outcome nobody has fetched yet; the oldest gives way.
-const MOST_READS: usize = 32;
 
 /// The most that one read takes from the archive, whatever the client would take.
 const MOST_BYTES: usize = 8 << 20;
 
+/// More may be archived while a time is looked for; then it is looked for again, this many times.
+const TRIES: usize = 4;
+
 /// Within which bounds a log uses its archive.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A fetch is answered without what the archive has not given by then; the next one gets it.
+    /// A fetch that has nothing else is answered without what the archive has not given by then, or until it waits no longer; the
+    /// next one gets it.
     pub read_patience: Duration,
     /// Bytes of a partition that may wait to be archived; `None` is no limit.
     pub hot_limit_bytes: Option<u64>,
@@ -52,13 +48,22 @@ impl Default for Options {
     }
 }
 
+/// Why a record is not found by its time.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SeekError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the archive did not answer in time")]
+    NotInTime,
+}
+
 /// The cold tier of all partitions.
 #[derive(Clone)]
 pub struct ColdTier {
     pub archive: Arc<dyn Archive>,
     pub notes: Arc<dyn ColdNotes>,
     pub options: Options,
-    reads: Arc<Mutex<VecDeque<UnderWay>>>,
+    pub(super) reads: Arc<ColdReads>,
 }
 
 impl std::fmt::Debug for ColdTier {
@@ -67,42 +72,9 @@ impl std::fmt::Debug for ColdTier {
     }
 }
 
-type ColdBatches = Result<Vec<StoredBatch>, ArchiveError>;
-
-struct UnderWay {
-    partition: Key,
-    offset: i64,
-    max_bytes: usize,
-    batches: Shared<BoxFuture<'static, ColdBatches>>,
-}
-
 impl ColdTier {
     pub fn new(archive: Arc<dyn Archive>, notes: Arc<dyn ColdNotes>, options: Options) -> Self {
         Self { archive, notes, options, reads: Arc::default() }
-    }
-
-    /// The read that was begun for the same place, or a new one.
-    fn read(&self, partition: &Partition, read: Read) -> Shared<BoxFuture<'static, ColdBatches>> {
-        let key = partition.key();
-        let mut reads = self.reads.lock();
-        let is_same =
-            |known: &UnderWay| (known.partition, known.offset, known.max_bytes) == (key, read.offset, read.max_bytes);
-        if let Some(known) = reads.iter().find(|known| is_same(known)) {
-            return known.batches.clone();
-        }
-        let (archive, id) = (self.archive.clone(), partition.id().clone());
-        let batches = async move { archive.read(&id, read).await }.boxed().shared();
-        if reads.len() >= MOST_READS {
-            reads.pop_front();
-        }
-        let (offset, max_bytes) = (read.offset, read.max_bytes);
-        reads.push_back(UnderWay { partition: key, offset, max_bytes, batches: batches.clone() });
-        partition.tasks().spawn("cold read", batches.clone().map(drop));
-        batches
-    }
-
-    fn forget_read(&self, partition: Key, read: &Read) {
-        self.reads.lock().retain(|known| (known.partition, known.offset) != (partition, read.offset));
     }
 }
 
@@ -131,36 +103,30 @@ impl Seam {
 }
 
 impl Partition {
-    /// Reads from the storage or, what only that has, from the archive.
-    pub(super) async fn read_stored(&self, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+    /// Reads from the storage or, what only that has, from the archive. `None` while that is being asked.
+    pub(super) async fn read_stored(self: &Arc<Self>, read: Read) -> Result<Option<Vec<StoredBatch>>, StoreError> {
         if let Some(cold) = self.seam().and_then(|seam| seam.cold_part(read)) {
-            return self.read_cold(cold).await;
+            return self.read_cold(cold);
         }
         let batches = self.store().read(self.id(), read).await?;
         if batches.first().is_some_and(|first| first.base_offset <= read.offset) {
-            return Ok(batches);
+            return Ok(Some(batches));
         }
         // A gap: what was asked for may have been archived and trimmed since the seam was looked at.
         let state = self.store().load(self.id()).await?;
         match Seam::of(&state).and_then(|seam| seam.cold_part(read)) {
-            Some(cold) => self.read_cold(cold).await,
-            None => Ok(batches),
+            Some(cold) => self.read_cold(cold),
+            None => Ok(Some(batches)),
         }
     }
 
-    async fn read_cold(&self, read: Read) -> Result<Vec<StoredBatch>, StoreError> {
+    fn read_cold(self: &Arc<Self>, read: Read) -> Result<Option<Vec<StoredBatch>>, StoreError> {
         let Some(tier) = self.cold_tier() else {
             let text = format!("offset {} is archived, and this broker has no archive: set archive.url", read.offset);
             return Err(StoreError::NotReady(text));
         };
+        let Some(outcome) = tier.reads.take_or_begin(&tier.archive, self, read) else { return Ok(None) };
         let metrics = &tier.options.metrics;
-        let reading = tier.read(self, read);
-        let Ok(outcome) = tokio::time::timeout(tier.options.read_patience, reading).await else {
-            metrics.delayed_reads.inc();
-            debug!(partition = %self.id(), offset = read.offset, "the archive has not answered yet; the next fetch asks again");
-            return Ok(Vec::new());
-        };
-        tier.forget_read(self.key(), &read);
         let outcome = outcome.and_then(|batches| match batches.is_empty() {
             // The record before the archive's end is always there.
             true => Err(ArchiveError::Damaged {
@@ -173,7 +139,7 @@ impl Partition {
         match outcome {
             Ok(batches) => {
                 metrics.read_bytes.inc_by(batches.iter().map(|batch| batch.size() as u64).sum());
-                Ok(batches)
+                Ok(Some(batches))
             }
             Err(error) => {
                 metrics.read_errors.inc();
@@ -239,46 +205,76 @@ impl Log {
         partition.compare_with_archive().await
     }
 
-    /// The first record at or after the log start whose timestamp is at least `timestamp`.
+    /// The first record at or after the log start whose timestamp is at least `timestamp`. The archive is waited for until
+    /// `deadline`.
     pub async fn find_timestamp(
         &self,
         partition: &Arc<Partition>,
         timestamp: i64,
-    ) -> Result<Option<TimestampedOffset>, StoreError> {
-        if let Some((tier, cold)) = self.cold_part(partition).await?
-            && timestamp <= cold.bounds.max_timestamp
-        {
-            let found = tier.archive.find_timestamp(partition.id(), cold.bounds.start_offset, timestamp).await;
-            let found = found.map_err(|error| unreadable(&error))?;
-            if let Some(found) = found.filter(|found| found.offset < cold.bounds.end_offset) {
-                return Ok(Some(found));
+        deadline: Instant,
+    ) -> Result<Option<TimestampedOffset>, SeekError> {
+        let mut cold = partition.with_state(|state| state.cold).await?;
+        for _ in 0..TRIES {
+            if let Some((tier, cold)) = self.readable(cold)?
+                && timestamp <= cold.bounds.max_timestamp
+            {
+                let found = tier.archive.find_timestamp(partition.id(), cold.bounds.start_offset, timestamp);
+                let found = sought(found, deadline).await?;
+                if let Some(found) = found.filter(|found| found.offset < cold.bounds.end_offset) {
+                    return Ok(Some(found));
+                }
+            }
+            let found = self.shared.store.find_timestamp(partition.id(), timestamp).await?;
+            if !self.has_moved(partition, &mut cold).await? {
+                return Ok(found);
             }
         }
-        self.shared.store.find_timestamp(partition.id(), timestamp).await
+        Err(moved_too_often().into())
     }
 
-    /// The first record with the largest timestamp.
+    /// The first record with the largest timestamp. The archive is waited for until `deadline`.
     pub async fn find_max_timestamp(
         &self,
         partition: &Arc<Partition>,
-    ) -> Result<Option<TimestampedOffset>, StoreError> {
-        let local = self.shared.store.find_max_timestamp(partition.id()).await?;
-        let Some((tier, cold)) = self.cold_part(partition).await? else { return Ok(local) };
-        if local.is_some_and(|local| local.timestamp > cold.bounds.max_timestamp) {
-            return Ok(local);
+        deadline: Instant,
+    ) -> Result<Option<TimestampedOffset>, SeekError> {
+        let mut cold = partition.with_state(|state| state.cold).await?;
+        for _ in 0..TRIES {
+            let local = self.shared.store.find_max_timestamp(partition.id()).await?;
+            let readable = self.readable(cold)?;
+            let archived = match readable {
+                Some((tier, cold)) if local.is_none_or(|local| local.timestamp <= cold.bounds.max_timestamp) => {
+                    let found = tier.archive.find_max_timestamp(partition.id(), cold.bounds.start_offset);
+                    sought(found, deadline).await?
+                }
+                _ => None,
+            };
+            if !self.has_moved(partition, &mut cold).await? {
+                return Ok(match (archived, local) {
+                    (Some(archived), Some(local)) if local.timestamp > archived.timestamp => Some(local),
+                    (Some(archived), _) => Some(archived),
+                    (None, local) => local,
+                });
+            }
         }
-        let found = tier.archive.find_max_timestamp(partition.id(), cold.bounds.start_offset).await;
-        let found = found.map_err(|error| unreadable(&error))?;
-        Ok(match (found, local) {
-            (Some(cold), Some(local)) if local.timestamp > cold.timestamp => Some(local),
-            (Some(cold), _) => Some(cold),
-            (None, local) => local,
-        })
+        Err(moved_too_often().into())
     }
 
-    async fn cold_part(&self, partition: &Arc<Partition>) -> Result<Option<(&ColdTier, Cold)>, StoreError> {
-        let cold = partition.with_state(|state| state.cold).await?.filter(|cold| !cold.is_empty());
-        let Some(cold) = cold else { return Ok(None) };
+    /// Whether more is archived than `cold` says, which the storage may have trimmed before it was asked. Then `cold` is the newer.
+    async fn has_moved(&self, partition: &Partition, cold: &mut Option<Cold>) -> Result<bool, StoreError> {
+        if self.cold_tier().is_none() {
+            return Ok(false);
+        }
+        let end = |cold: Option<Cold>| cold.filter(|cold| !cold.is_empty()).map(|cold| cold.bounds.end_offset);
+        let state = self.shared.store.load(partition.id()).await?;
+        let has_moved = end(state.cold) != end(*cold);
+        *cold = state.cold;
+        Ok(has_moved)
+    }
+
+    /// Where there is something in the archive.
+    fn readable(&self, cold: Option<Cold>) -> Result<Option<(&ColdTier, Cold)>, StoreError> {
+        let Some(cold) = cold.filter(|cold| !cold.is_empty()) else { return Ok(None) };
         match self.cold_tier() {
             Some(tier) => Ok(Some((tier, cold))),
             None => {
@@ -286,4 +282,14 @@ impl Log {
             }
         }
     }
+}
+
+/// What the archive finds by `deadline`.
+async fn sought<T>(search: impl Future<Output = Result<T, ArchiveError>>, deadline: Instant) -> Result<T, SeekError> {
+    let found = tokio::time::timeout_at(deadline, search).await.map_err(|_| SeekError::NotInTime)?;
+    Ok(found.map_err(|error| unreadable(&error))?)
+}
+
+fn moved_too_often() -> StoreError {
+    StoreError::NotReady("more was archived each time that a time was looked for".to_owned())
 }

@@ -107,8 +107,15 @@ impl Broker {
         self.topics.create(vec![planned]).await.pop().expect("one").expect("created")
     }
 
+    fn job_options() -> Options {
+        Options { lag: Duration::ZERO, ..Options::default() }
+    }
+
     fn job_of(&self, partitions: Arc<dyn Partitions>) -> Arc<Archiver> {
-        let options = Options { lag: Duration::ZERO, ..Options::default() };
+        self.job_with(partitions, Self::job_options())
+    }
+
+    fn job_with(&self, partitions: Arc<dyn Partitions>, options: Options) -> Arc<Archiver> {
         let (store, tier, topics) = (self.logs.clone(), self.tier.clone(), self.topics.clone());
         Arc::new(Archiver::new(store, tier, topics, partitions, Clock::system(), options))
     }
@@ -164,6 +171,10 @@ impl Broker {
         let fetched = self.log.fetch(vec![wanted], limits).await.partitions.pop().expect("one")?;
         Ok(fetched.batches.iter().flat_map(|batch| records(batch.batch.to_bytes())).collect())
     }
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
 }
 
 fn id(topic: &Topic) -> PartitionId {
@@ -331,21 +342,116 @@ async fn while_the_archive_is_cut_off_redis_takes_so_much_and_then_refuses() {
     assert_eq!(broker.consume(&topic, 0, taken + 5).await, expected(0..taken + 5));
 }
 
+fn dropping(limit: u64) -> tiered::Options {
+    tiered::Options { hot_limit_bytes: Some(limit), drops_when_full: true, ..tiered::Options::default() }
+}
+
 #[tokio::test]
 async fn where_the_settings_say_so_the_oldest_records_go_instead() {
+    const LIMIT: u64 = 20_000;
     let world = World::new().await;
-    let options = tiered::Options { hot_limit_bytes: Some(1), drops_when_full: true, ..tiered::Options::default() };
-    let broker = world.broker_with(options).await;
-    let topic = broker.create(ALL_COLD).await;
+    let broker = world.broker_with(dropping(LIMIT)).await;
+    // The log is trimmed in steps of what is local.
+    let topic = broker.create(&[ALL_COLD, &[("local.retention.bytes", "20000")]].concat()).await;
     let job = broker.job();
-    *world.archive.faults.unreachable.lock() = true;
-    for at in 0..10 {
-        broker.append(&topic, at, 1).await.expect("nothing is refused");
+    broker.append(&topic, 0, 20).await.expect("stored");
+    rounds(&job).await;
+    for at in (20..420).step_by(100) {
+        broker.append(&topic, at, 100).await.expect("stored");
+    }
+    for _ in 0..2 {
+        job.make_room().await;
     }
     let state = broker.logs.load(&id(&topic)).await.expect("Redis is up");
-    assert_eq!(state.local_start_offset, 0);
-    job.round().await;
-    assert_eq!(broker.append(&topic, 10, 1).await, Ok(10));
+    assert!(state.unarchived_bytes() > LIMIT && state.local_start_offset == 20, "what can be archived will be");
+    *world.archive.faults.unreachable.lock() = true;
+    let mut end = 420;
+    for _ in 0..8 {
+        job.round().await;
+        assert_eq!(broker.append(&topic, end, 100).await, Ok(end), "nothing is refused");
+        end += 100;
+        // What was written since the look before stays.
+        for _ in 0..2 {
+            job.make_room().await;
+        }
+        let state = broker.logs.load(&id(&topic)).await.expect("Redis is up");
+        assert!(state.unarchived_bytes() <= LIMIT, "{} bytes", state.unarchived_bytes());
+    }
+    let start = broker.logs.load(&id(&topic)).await.expect("Redis is up").local_start_offset;
+    assert!((421..end).contains(&start), "{start}");
+    *world.archive.faults.unreachable.lock() = false;
+    rounds(&job).await;
+    assert_eq!(world.archive.offsets(&id(&topic)), (0..20).chain(start..end).collect::<Vec<_>>());
+    let left = [expected(0..20), expected(start..end)].concat();
+    assert_eq!(broker.consume(&topic, 0, end).await, left);
+}
+
+#[tokio::test]
+async fn room_is_made_while_a_copy_waits_for_the_archive() {
+    let world = World::new().await;
+    let broker = world.broker_with(dropping(3_000)).await;
+    let topic = broker.create(ALL_COLD).await;
+    let options = Options { silence: Duration::from_millis(1), ..Broker::job_options() };
+    let job = broker.job_with(Arc::new(Led(broker.log.clone())), options);
+    world.archive.faults.die_at(Step::Written);
+    broker.append(&topic, 0, 100).await.expect("stored");
+    let stopping = CancellationToken::new();
+    let running = tokio::spawn(job.run(stopping.clone()));
+    tokio::time::timeout(PATIENCE, world.archive.faults.reached.notified()).await.expect("it is copied");
+    let dropped = async {
+        while broker.logs.load(&id(&topic)).await.expect("Redis is up").unarchived_bytes() > 3_000 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dropped).await.expect("the oldest records go");
+    stopping.cancel();
+    running.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn upkeep_that_takes_long_holds_up_no_copy() {
+    let world = World::new().await;
+    let broker = world.broker().await;
+    let topic = broker.create(ALL_COLD).await;
+    let tidy_interval = Duration::from_millis(1);
+    let options = Options { tidy_interval, interval: tidy_interval, ..Broker::job_options() };
+    let job = broker.job_with(Arc::new(Led(broker.log.clone())), options);
+    world.archive.faults.die_at(Step::Tidying);
+    let stopping = CancellationToken::new();
+    let running = tokio::spawn(job.run(stopping.clone()));
+    tokio::time::timeout(PATIENCE, world.archive.faults.reached.notified()).await.expect("the table is looked after");
+    broker.append(&topic, 0, 20).await.expect("stored");
+    let archived = async {
+        while world.archive.offsets(&id(&topic)).len() < 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, archived).await.expect("records are archived meanwhile");
+    stopping.cancel();
+    running.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn a_table_whose_topic_goes_during_its_upkeep_is_removed_all_the_same() {
+    let world = World::new().await;
+    let broker = world.broker().await;
+    let topic = broker.create(ALL_COLD).await;
+    broker.append(&topic, 0, 20).await.expect("stored");
+    rounds(&broker.job()).await;
+    world.archive.faults.hold_at(Step::Tidying);
+    let tidying = tokio::spawn({
+        let job = broker.job();
+        async move { job.tidy_all().await }
+    });
+    tokio::time::timeout(PATIENCE, world.archive.faults.reached.notified()).await.expect("the table is looked after");
+    broker.topics.delete(topic.id).await.expect("deleted");
+    broker.job().round().await;
+    assert_eq!(broker.tier.notes.tables().await, Ok(Vec::new()));
+    world.archive.faults.go_on.notify_one();
+    tidying.await.expect("it ends");
+    assert_eq!(broker.tier.notes.tables().await.expect("Redis is up").len(), 1, "what it has written is looked for");
+    broker.job().round().await;
+    assert_eq!(broker.tier.notes.tables().await, Ok(Vec::new()));
 }
 
 #[tokio::test]
@@ -365,6 +471,29 @@ async fn a_damaged_or_missing_archive_is_an_error_of_that_partition_and_not_a_ga
 }
 
 #[tokio::test]
+async fn an_archive_that_somebody_removed_from_is_gone_on_with_once_the_rest_is_deleted() {
+    let world = World::new().await;
+    let broker = world.broker().await;
+    let topic = broker.create(&[ALL_COLD, &[("weir.layout", "batch")]].concat()).await;
+    for at in [0, 10] {
+        broker.append(&topic, at, 10).await.expect("stored");
+    }
+    rounds(&broker.job()).await;
+    world.archive.cut(&id(&topic), 10);
+    broker.append(&topic, 20, 20).await.expect("stored");
+    // A new leader looks.
+    let job = broker.job();
+    assert!(!job.round().await);
+    assert!(job.is_failing(&id(&topic)));
+    assert_eq!(world.archive.offsets(&id(&topic)), (0..10).collect::<Vec<_>>());
+    broker.log.delete_records(&broker.partition(&topic), 20).await.expect("deleted");
+    rounds(&job).await;
+    assert!(!job.is_failing(&id(&topic)));
+    assert_eq!(world.archive.offsets(&id(&topic)), (20..40).collect::<Vec<_>>());
+    assert_eq!(broker.consume(&topic, 20, 40).await, expected(20..40));
+}
+
+#[tokio::test]
 async fn times_are_found_on_both_sides_of_the_seam() {
     let world = World::new().await;
     let broker = world.broker().await;
@@ -374,11 +503,11 @@ async fn times_are_found_on_both_sides_of_the_seam() {
     broker.append(&topic, 20, 5).await.expect("stored");
     let partition = broker.partition(&topic);
     for wanted in [0, 7, 19, 20, 24] {
-        let found = broker.log.find_timestamp(&partition, 1_000 + wanted).await.expect("it can be read");
+        let found = broker.log.find_timestamp(&partition, 1_000 + wanted, soon()).await.expect("it can be read");
         assert_eq!(found.map(|found| found.offset), Some(wanted));
     }
-    assert_eq!(broker.log.find_timestamp(&partition, 2_000).await, Ok(None));
-    let largest = broker.log.find_max_timestamp(&partition).await.expect("it can be read");
+    assert_eq!(broker.log.find_timestamp(&partition, 2_000, soon()).await, Ok(None));
+    let largest = broker.log.find_max_timestamp(&partition, soon()).await.expect("it can be read");
     assert_eq!(largest.map(|found| (found.offset, found.timestamp)), Some((24, 1_024)));
 }
 
@@ -478,7 +607,10 @@ impl Broker {
         let mut next = claimed.log_start_offset;
         while next < end {
             let read = log::store::Read { offset: next, max_bytes: 2_000, end_offset: end, codec: Codec::None };
-            let batches = self.partition(topic).read(read).await.expect("it can be read");
+            let Some(batches) = self.partition(topic).read(read).await.expect("it can be read") else {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            };
             let found = batches.iter().flat_map(|batch| records(batch.batch.to_bytes()));
             got.extend(found.filter(|(offset, ..)| *offset >= next));
             next = got.last().map_or(next, |(offset, ..)| offset + 1);
