@@ -197,6 +197,11 @@ impl Target {
                 }
                 settings::validate_together(&layers)
                     .map_err(|message| AlterRefusal::Request(format!("requirement failed: {message}")))?;
+                // Kafka looks at these only where the request is about logs.
+                if named.iter().any(|name| configs::is_log_default(name)) {
+                    configs::validate_log_defaults(&layers)
+                        .map_err(|error| AlterRefusal::Request(error.to_string()))?;
+                }
                 catalog.check_default_promise(&layers).map_err(AlterRefusal::Config)
             }
             Self::Loggers => match values.keys().next() {

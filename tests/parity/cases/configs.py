@@ -272,12 +272,14 @@ def this_broker(b):
 
 @case("IncrementalAlterConfigs", alone=True)
 def brokers_values_that_are_wrong(b):
-    """Not dynamic, unknown, out of range."""
+    """Not dynamic, unknown, out of range, more local than there is (KIP-405)."""
     for label, name, config, value in (
         ("not dynamic", "1", "broker.rack", "r"),
         ("unknown", "1", "no.such.config", "1"),
         ("out of range", "1", "message.max.bytes", "-1"),
         ("not a number", "", "message.max.bytes", "x"),
+        ("all local", "1", "log.local.retention.ms", "-1"),
+        ("more local", "", "log.local.retention.ms", "604800001"),
     ):
         alter(b, BROKER, name, change(config, SET, value), label=label)
         alter(b, BROKER, name, change(config, DELETE), label=f"{label}, deleted again")
