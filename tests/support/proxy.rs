@@ -24,10 +24,21 @@ pub enum Weather {
     Closed,
 }
 
+/// Whether the connection of this local port of a client is meant.
+pub type Meant = Box<dyn Fn(u16) -> bool + Send>;
+
 struct Shared {
     weather: Weather,
     links: Vec<(usize, TcpStream, TcpStream)>,
     connections: usize,
+    refused: Option<Meant>,
+}
+
+impl Shared {
+    fn is_refused(&self, client: &TcpStream) -> bool {
+        let port = client.peer_addr().map(|address| address.port());
+        self.refused.as_ref().is_some_and(|is_meant| port.is_ok_and(is_meant))
+    }
 }
 
 /// Listens until the test ends.
@@ -40,7 +51,8 @@ impl Proxy {
     pub fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let shared = Arc::new(Mutex::new(Shared { weather: Weather::Clear, links: Vec::new(), connections: 0 }));
+        let shared =
+            Arc::new(Mutex::new(Shared { weather: Weather::Clear, links: Vec::new(), connections: 0, refused: None }));
         thread::spawn({
             let shared = shared.clone();
             move || {
@@ -69,6 +81,16 @@ impl Proxy {
         }
     }
 
+    /// Ends the connections that are meant, and those that come, until this is taken back with none.
+    pub fn refuse(&self, meant: Option<Meant>) {
+        let mut inner = self.shared.lock().expect("no panic");
+        inner.refused = meant;
+        for (_, client, server) in inner.links.iter().filter(|(_, client, _)| inner.is_refused(client)) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Connections that were ever made.
     pub fn connections(&self) -> usize {
         self.shared.lock().expect("no panic").connections
@@ -78,7 +100,7 @@ impl Proxy {
 fn connect(client: TcpStream, port: u16, shared: &Arc<Mutex<Shared>>) {
     let mut inner = shared.lock().expect("no panic");
     inner.connections += 1;
-    if inner.weather == Weather::Closed {
+    if inner.weather == Weather::Closed || inner.is_refused(&client) {
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };

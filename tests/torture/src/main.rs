@@ -3,6 +3,7 @@
 mod checker;
 mod history;
 mod nemesis;
+mod peers;
 mod random;
 mod report;
 mod servers;

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     history::{Kind, Operation, Recorder},
+    peers::ports_of,
     random::Random,
     servers::Servers,
     settings::{Durability, Setting},
@@ -49,6 +50,10 @@ pub enum What {
     SilenceLink(usize),
     SlowLink(usize, Duration),
     TearAnswers(usize, usize),
+    /// One broker from one server, which the others reach.
+    CutBroker(usize, usize),
+    /// From the Sentinels and its replicas; brokers reach it, and it takes their writes until they hear of another master.
+    CutMaster(usize),
     /// Between clients and a broker: what was answered is not heard.
     CutClients(usize),
     TearClients(usize, usize),
@@ -83,6 +88,8 @@ impl fmt::Display for Strike {
             What::TearAnswers(link, bytes) => {
                 write!(formatter, "Redis' answers cut after ({bytes} bytes) on link {link}")?
             }
+            What::CutBroker(node, link) => write!(formatter, "broker {node} does not reach Redis link {link}")?,
+            What::CutMaster(number) => write!(formatter, "only brokers reach a Redis master ({number})")?,
             What::CutClients(node) => write!(formatter, "cut of every connection between clients and broker {node}")?,
             What::TearClients(node, bytes) => {
                 write!(formatter, "the answers of broker {node} to clients are cut after {bytes} bytes")?;
@@ -129,6 +136,7 @@ impl What {
                 | Self::SilenceLink(_)
                 | Self::SlowLink(..)
                 | Self::TearAnswers(..)
+                | Self::CutMaster(_)
         )
     }
 }
@@ -174,6 +182,8 @@ pub fn schedule(seed: u64, setting: Setting, durability: Durability, length: Dur
             50..54 if setting.has_replicas() => (What::KillMaster(number), outage),
             50..58 => (What::PauseMaster(number), pause),
             58..61 => (What::FillMemory(number), long),
+            61..62 if setting.has_replicas() => (What::CutBroker(node, link), long),
+            62..64 if setting == Setting::Sentinel => (What::CutMaster(number), outage),
             61..66 => (What::DropLinks(link), Duration::ZERO),
             66..70 => (What::CloseLink(link), long),
             70..74 => (What::SilenceLink(link), long),
@@ -298,6 +308,20 @@ fn carry_out(world: &mut World, strike: &Strike) -> Result<(), String> {
         What::SilenceLink(link) => with_weather(servers, link, Weather::Silent, hold),
         What::SlowLink(link, delay) => with_weather(servers, link, Weather::Slow(delay), hold),
         What::TearAnswers(link, bytes) => with_weather(servers, link, Weather::CutAnswersAfter(bytes), hold),
+        What::CutBroker(node, link) => {
+            let process = world.broker(node).process.id();
+            let link = &world.servers.links[link - 1];
+            link.refuse(Some(Box::new(move |port| process.is_some_and(|process| ports_of(process).contains(&port)))));
+            hold();
+            link.refuse(None);
+        }
+        What::CutMaster(number) => {
+            let brokers: Vec<u32> = world.brokers.iter().filter_map(|broker| broker.process.id()).collect();
+            let link = &world.servers.links[world.servers.master(number)];
+            link.refuse(Some(Box::new(move |port| !brokers.iter().any(|broker| ports_of(*broker).contains(&port)))));
+            hold();
+            link.refuse(None);
+        }
         What::CutClients(node) => world.broker(node).front.drop_all(),
         What::TearClients(node, bytes) => {
             let front = &world.broker(node).front;
@@ -357,6 +381,18 @@ mod tests {
         let of = |seed| schedule(seed, Setting::Brokers, Durability::Written, HOUR);
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));
+    }
+
+    #[test]
+    fn only_with_sentinel_a_master_is_cut_from_all_but_brokers() {
+        let cuts = |setting: Setting| {
+            let strikes = schedule(7, setting, setting.durability(), HOUR);
+            let is_cut = |what: fn(&What) -> bool| strikes.iter().any(|strike| what(&strike.what));
+            (is_cut(|what| matches!(what, What::CutBroker(..))), is_cut(|what| matches!(what, What::CutMaster(_))))
+        };
+        assert_eq!(cuts(Setting::Sentinel), (true, true));
+        assert_eq!(cuts(Setting::Cluster), (true, false));
+        assert_eq!(cuts(Setting::Brokers), (false, false));
     }
 
     #[test]
