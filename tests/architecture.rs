@@ -15,11 +15,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("groups", &["model", "groups"]),
     ("telemetry", &["model", "tasks", "telemetry"]),
     ("cluster", &["model", "cluster"]),
-    ("log", &["model", "clock", "cluster", "tasks", "protocol", "log", "telemetry"]),
+    ("log", &["model", "clock", "cluster", "tasks", "protocol", "log", "telemetry", "faults"]),
     ("topics", &["model", "clock", "tasks", "log", "protocol", "topics"]),
     ("coordinator", &["model", "clock", "cluster", "tasks", "groups", "coordinator", "log", "telemetry"]),
     ("net", &["tasks", "net", "telemetry"]),
-    ("fuzzing", &["protocol", "groups", "storage", "fuzzing"]),
+    ("fuzzing", &["protocol", "groups", "storage", "net", "fuzzing"]),
     (
         "handlers",
         &[
