@@ -58,7 +58,9 @@ fn kill_at_each(steps: &[&str], place: &mut Place, victim: Victim) {
     let mut redis = redis();
     let stops = Stops::new();
     let mut current = broker(&redis, place, 0, Some(&stops), BUSY);
-    create_topic(current.address, ALL_COLD);
+    // So large that what is copied is small beside it, and joined.
+    let configs = [ALL_COLD, &[("weir.archive.file.bytes", "1048576")]].concat();
+    create_topic(current.address, &configs);
     let producer = new_producer(&mut Connection::to(current.address));
     let mut end = 0;
     for (node, step) in (1..).zip(steps) {
