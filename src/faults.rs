@@ -228,8 +228,8 @@ impl GroupStore for FaultyGroups {
         self.store.list().await
     }
 
-    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
-        self.store.claim(groups).await
+    async fn claim(&self, group: &GroupId, coordinates: Option<i32>) -> Result<Loaded, StoreError> {
+        self.store.claim(group, coordinates).await
     }
 
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {

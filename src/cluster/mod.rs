@@ -81,11 +81,17 @@ pub struct Options {
     pub heartbeat_interval: Duration,
 }
 
-/// A partition whose state names another leader than the view does.
-#[derive(Clone, Copy, Debug)]
+/// What the storage knows another leader or coordinator of than the view does.
+#[derive(Clone, Debug)]
+enum Led {
+    Partition(TopicId, i32),
+    Group(GroupId),
+}
+
+#[derive(Clone, Debug)]
 struct Refused {
-    topic: TopicId,
-    index: i32,
+    what: Led,
+    /// This one or a lower one can't go on.
     stored_epoch: i32,
 }
 
@@ -168,6 +174,11 @@ impl Cluster {
         self.since_origin(Instant::now()) < self.registered_until.load(Ordering::Acquire)
     }
 
+    /// No other broker ever comes: see [`Cluster::alone`].
+    pub fn is_always_alone(&self) -> bool {
+        self.registered_until.load(Ordering::Acquire) == u64::MAX
+    }
+
     /// The epoch that this broker leads a partition with.
     ///
     /// # Errors
@@ -212,7 +223,13 @@ impl Cluster {
 
     /// A partition's state has `stored_epoch` of another leader, though the view says that this broker leads it.
     pub fn refused(&self, topic: TopicId, index: i32, stored_epoch: i32) {
-        *self.refused.lock() = Some(Refused { topic, index, stored_epoch });
+        *self.refused.lock() = Some(Refused { what: Led::Partition(topic, index), stored_epoch });
+        self.look_again();
+    }
+
+    /// A coordinator with this newer epoch has claimed a group, though the view says that this broker coordinates it.
+    pub fn refused_group(&self, group: &GroupId, claimed_epoch: i32) {
+        *self.refused.lock() = Some(Refused { what: Led::Group(group.clone()), stored_epoch: claimed_epoch });
         self.look_again();
     }
 
@@ -225,7 +242,7 @@ impl Cluster {
 
     /// Waits until the view was read after this call, at most the session timeout. Cancel-safe.
     pub async fn refreshed(&self) {
-        if self.registered_until.load(Ordering::Acquire) == u64::MAX {
+        if self.is_always_alone() {
             return;
         }
         let mut done = self.done.subscribe();
@@ -295,13 +312,16 @@ impl Cluster {
     /// The generation to go above where Redis has forgotten one: a partition's state knows a newer epoch than the view.
     fn conflict(&self, view: &View) -> Option<i32> {
         let refused = self.refused.lock().take()?;
-        let leader = view.leader(refused.topic, refused.index)?;
+        let leader = match &refused.what {
+            Led::Partition(topic, index) => view.leader(*topic, *index)?,
+            Led::Group(group) => view.coordinator(group.as_str())?,
+        };
         let is_behind = leader.broker.node == self.options.node && leader.epoch <= refused.stored_epoch;
         is_behind.then(|| {
             warn!(
                 stored = refused.stored_epoch,
                 known = view.generation,
-                "the epoch of a partition can't go on: it was given before, or Redis has lost records of it; this broker comes anew above it"
+                "the epoch of a partition or group can't go on: it was given before, or Redis has lost records of it; this broker comes anew above it"
             );
             refused.stored_epoch.max(view.generation)
         })

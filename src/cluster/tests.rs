@@ -124,15 +124,32 @@ async fn generations_that_redis_has_lost_are_not_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_a_newer_view_explains_changes_nothing() {
+async fn a_group_is_coordinated_above_every_epoch_that_it_was_claimed_with() {
     let World { cluster, registry, .. } = world(Vec::new()).await;
+    *registry.view.lock() = view(3, &[(1, 3)]);
     cluster.refreshed().await;
-    *registry.view.lock() = View { left: vec![(NODE, 6)], ..view(6, &[(2, 4)]) };
-    cluster.refused(topic(), 0, 6);
+    cluster.refused_group(&GroupId::new("orders"), 7);
     cluster.refreshed().await;
     cluster.refreshed().await;
-    assert!(registry.renewals.lock().iter().all(|renewal| renewal.anew_above.is_none()));
-    assert!(cluster.leads(topic(), 0).is_err());
+    let renewals = registry.renewals.lock();
+    assert!(renewals.iter().any(|renewal| renewal.anew_above == Some(7)), "{renewals:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_a_newer_view_explains_changes_nothing() {
+    let group = GroupId::new("orders");
+    let refusals: [&dyn Fn(&Cluster); 2] =
+        [&|cluster| cluster.refused(topic(), 0, 6), &|cluster| cluster.refused_group(&group, 6)];
+    for refuse in refusals {
+        let World { cluster, registry, .. } = world(Vec::new()).await;
+        cluster.refreshed().await;
+        *registry.view.lock() = View { left: vec![(NODE, 6)], ..view(6, &[(2, 4)]) };
+        refuse(&cluster);
+        cluster.refreshed().await;
+        cluster.refreshed().await;
+        assert!(registry.renewals.lock().iter().all(|renewal| renewal.anew_above.is_none()));
+        assert!(cluster.leads(topic(), 0).is_err() && cluster.coordinates(&group).is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -519,8 +519,11 @@ impl Actor {
             }
             let _permit = shared.loads.acquire().await;
             since.store(epoch, Ordering::Release);
-            let loaded = shared.store.claim(std::slice::from_ref(&id)).await;
-            Finished::Loaded(loaded.map(|loaded| loaded.into_iter().next().unwrap_or(Loaded::Nothing)))
+            let loaded = shared.store.claim(&id, Some(epoch).filter(|_| !cluster.is_always_alone())).await;
+            if let Err(StoreError::FencedLeader(claimed)) = loaded {
+                cluster.refused_group(&id, claimed);
+            }
+            Finished::Loaded(loaded)
         }));
     }
 

@@ -56,9 +56,15 @@ pub trait GroupStore: Send + Sync + 'static {
     /// The ids of all groups, perhaps of some that are gone.
     async fn list(&self) -> Result<Vec<GroupId>, StoreError>;
 
-    /// Takes groups over: as [`GroupStore::load`], and moves their epochs, so that nothing is written any more that is on its way
-    /// from here or from an earlier coordinator.
-    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;
+    /// Takes a group over: as [`GroupStore::load`], and moves its epoch, so that nothing is written any more that is on its way from
+    /// here or from an earlier coordinator. `coordinates` is the epoch of [`Cluster::coordinates`]; none for a broker that is always
+    /// alone.
+    ///
+    /// [`Cluster::coordinates`]: crate::cluster::Cluster::coordinates
+    ///
+    /// # Errors
+    /// [`StoreError::FencedLeader`] when a coordinator with a newer epoch has claimed the group.
+    async fn claim(&self, group: &GroupId, coordinates: Option<i32>) -> Result<Loaded, StoreError>;
 
     /// One answer for each id, in order.
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError>;

@@ -43,6 +43,8 @@ struct MemoryStore {
     gate: Semaphore,
     /// And each time that groups are claimed.
     claims: Semaphore,
+    /// With which epoch each group was claimed last.
+    claimed: Mutex<HashMap<GroupId, i32>>,
     epochs: AtomicI64,
     writes: AtomicUsize,
     /// How often it was called for writes.
@@ -57,6 +59,7 @@ impl MemoryStore {
             fault: Mutex::new(Fault::None),
             gate: Semaphore::new(PERMITS),
             claims: Semaphore::new(PERMITS),
+            claimed: Mutex::default(),
             epochs: AtomicI64::new(0),
             writes: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
@@ -140,13 +143,19 @@ impl GroupStore for MemoryStore {
         Ok(self.groups.lock().keys().cloned().collect())
     }
 
-    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
+    async fn claim(&self, group: &GroupId, coordinates: Option<i32>) -> Result<Loaded, StoreError> {
         let _permit = self.claims.acquire().await.expect("the gate is never closed");
         self.readable()?;
-        for (_, (epoch, _)) in self.groups.lock().iter_mut().filter(|(id, _)| groups.contains(id)) {
+        if let Some((epoch, _)) = self.groups.lock().get_mut(group) {
+            let mut claimed = self.claimed.lock();
+            let claimed = claimed.entry(group.clone()).or_default();
+            if coordinates.is_some_and(|coordinates| coordinates < *claimed) {
+                return Err(StoreError::FencedLeader(*claimed));
+            }
+            *claimed = coordinates.unwrap_or_default();
             *epoch = GroupEpoch(self.epochs.fetch_add(1, Ordering::Relaxed));
         }
-        self.load(groups).await
+        Ok(self.load(std::slice::from_ref(group)).await?.remove(0))
     }
 
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {

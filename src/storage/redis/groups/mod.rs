@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures::future::{join_all, try_join_all};
-use redis::Cmd;
+use redis::{Cmd, Value};
 use tracing::warn;
 
 use super::{
@@ -86,7 +86,7 @@ impl RedisGroupStore {
         writes: &[&(GroupId, GroupWrite)],
     ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
         let mut call = redis::cmd("FCALL");
-        call.arg("weir_groups_write_v1").arg(writes.len() * 2);
+        call.arg("weir_groups_write_v2").arg(writes.len() * 2);
         for (group, _) in writes {
             call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
         }
@@ -136,15 +136,19 @@ impl GroupStore for RedisGroupStore {
         Ok(groups.collect())
     }
 
-    async fn claim(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {
-        let calls = groups.iter().map(|group| async move {
-            let mut call = redis::cmd("FCALL");
-            call.arg("weir_group_claim_v1").arg(2);
-            call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
-            let (group, offsets): (encoding::Hash, encoding::Hash) = self.at(group).query(&call).await?;
-            Ok(encoding::loaded(group, offsets))
-        });
-        try_join_all(calls).await
+    async fn claim(&self, group: &GroupId, coordinates: Option<i32>) -> Result<Loaded, StoreError> {
+        let mut call = redis::cmd("FCALL");
+        call.arg("weir_group_claim_v2").arg(2);
+        call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
+        call.arg(coordinates.map_or_else(String::new, |epoch| epoch.to_string()));
+        let answer: Value = self.at(group).query(&call).await?;
+        if let Value::Int(newer) = answer {
+            return Err(StoreError::FencedLeader(i32::try_from(newer).unwrap_or(i32::MAX)));
+        }
+        let (group, offsets): (encoding::Hash, encoding::Hash) = redis::from_redis_value(answer).map_err(|error| {
+            StoreError::Refused(format!("a group's Function gave an answer that can't be read: {error}"))
+        })?;
+        Ok(encoding::loaded(group, offsets))
     }
 
     async fn load(&self, groups: &[GroupId]) -> Result<Vec<Loaded>, StoreError> {

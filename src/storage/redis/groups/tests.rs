@@ -248,14 +248,38 @@ async fn who_takes_a_group_over_reads_it_and_fences_the_coordinator_before() {
     let World { store, redis: _redis, .. } = world().await;
     let group = GroupId::new("orders");
     let epoch = store.write_one(&group, creation(1)).await.expect("created");
-    let claimed = store.claim(&[group.clone(), GroupId::new("none")]).await.expect("claimed");
-    let [Loaded::Group(newer, stored), Loaded::Nothing] = &claimed[..] else { panic!("{claimed:?}") };
+    assert!(matches!(store.claim(&GroupId::new("none"), Some(3)).await, Ok(Loaded::Nothing)));
+    let claimed = store.claim(&group, Some(3)).await.expect("claimed");
+    let Loaded::Group(newer, stored) = &claimed else { panic!("{claimed:?}") };
     assert!(newer.0 > epoch.0);
     assert_eq!(stored.record.generation, 1);
     let late = GroupWrite { expected: Some(epoch), record: None, offsets: vec![(at(1, 0), Some(offset(1, "")))] };
     assert_eq!(store.write_one(&group, late).await, Err(WriteError::Stale));
     let commit = GroupWrite { expected: Some(*newer), record: None, offsets: vec![(at(1, 0), Some(offset(1, "")))] };
     assert_eq!(store.write_one(&group, commit).await, Ok(*newer));
+}
+
+/// It has not heard yet that another one coordinates the group, or its claim was long on its way: the newer one would answer what it knows
+/// until its next write.
+#[tokio::test]
+async fn an_earlier_coordinator_does_not_claim_a_group_back() {
+    let World { store, redis: _redis, .. } = world().await;
+    let group = GroupId::new("orders");
+    store.write_one(&group, creation(1)).await.expect("created");
+    let claim = async |epoch| match store.claim(&group, epoch).await {
+        Ok(Loaded::Group(epoch, _)) => Ok(epoch),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error),
+    };
+    let epoch = claim(Some(5)).await.expect("nobody coordinates it");
+    assert_eq!(claim(Some(4)).await, Err(StoreError::FencedLeader(5)));
+    let change = GroupWrite { expected: Some(epoch), ..creation(2) };
+    store.write_one(&group, change).await.expect("nobody has claimed it since");
+    assert_eq!(claim(Some(4)).await, Err(StoreError::FencedLeader(5)), "also after a change of members");
+    claim(Some(5)).await.expect("it loads the group again");
+    claim(Some(6)).await.expect("a newer one");
+    claim(None).await.expect("one that is always alone");
+    claim(Some(0)).await.expect("what others claimed before that counts no more");
 }
 
 #[tokio::test]

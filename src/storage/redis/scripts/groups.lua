@@ -45,8 +45,12 @@ local function write(group, offsets, args, first, last)
   else
     epoch = string.format('%.0f', tonumber(stored) + 1)
   end
+  local claimed = redis.call('HGET', group, 'claimed')
   redis.call('DEL', group)
   redis.call('HSET', group, 'epoch', epoch)
+  if claimed then
+    redis.call('HSET', group, 'claimed', claimed)
+  end
   in_chunks('HSET', group, args, first + 2, first + 1 + fields)
   return 1, epoch
 end
@@ -80,11 +84,24 @@ local function delete(keys, args)
   return { 1, stored }
 end
 
--- KEYS: a group's hash, its offsets' hash. Moves the epoch of a group that is there, so that no earlier coordinator can write
--- it any more. Returns both hashes.
-local function claim(keys)
+-- KEYS: a group's hash, its offsets' hash. ARGS: the epoch with which the caller coordinates the group, or '' for one that is alone.
+-- Moves the epoch of a group that is there, so that no earlier coordinator can write it any more. Returns both hashes; where one with
+-- a newer epoch has claimed the group, that epoch.
+local function claim(keys, args)
   local epoch = tonumber(redis.call('HGET', keys[1], 'epoch') or '')
-  if epoch then redis.call('HSET', keys[1], 'epoch', string.format('%.0f', epoch + 1)) end
+  local coordinates = tonumber(args[1])
+  if epoch then
+    local claimed = tonumber(redis.call('HGET', keys[1], 'claimed') or '')
+    if coordinates and claimed and claimed > coordinates then
+      return claimed
+    end
+    redis.call('HSET', keys[1], 'epoch', string.format('%.0f', epoch + 1))
+    if coordinates then
+      redis.call('HSET', keys[1], 'claimed', args[1])
+    else
+      redis.call('HDEL', keys[1], 'claimed')
+    end
+  end
   return { redis.call('HGETALL', keys[1]), redis.call('HGETALL', keys[2]) }
 end
 
@@ -185,7 +202,7 @@ local function index(keys, args)
 end
 
 redis.register_function { function_name = 'weir_groups_index_v1', callback = index, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'weir_groups_write_v1', callback = write_all, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_groups_write_v2', callback = write_all, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_delete_v1', callback = delete, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'weir_group_claim_v1', callback = claim, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'weir_group_claim_v2', callback = claim, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'weir_group_mirror_v1', callback = mirror, flags = { 'allow-oom' } }
