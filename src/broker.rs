@@ -35,7 +35,11 @@ use crate::{
         server::{self, Server, ServerError},
     },
     tasks::Tasks,
-    telemetry::{Metrics, http, metrics::ApiRow},
+    telemetry::{
+        Metrics,
+        http::{self, Probe},
+        metrics::ApiRow,
+    },
     topics::{CatalogEvent, settings::StaticSettings},
 };
 
@@ -261,7 +265,7 @@ async fn start(
         }
     });
     domain.cluster.refreshed().await;
-    let probe = Arc::new(probe::State {
+    let probe: Arc<dyn Probe> = Arc::new(probe::State {
         nodes: nodes.clone(),
         tasks: tasks.clone(),
         metrics: metrics.clone(),
@@ -280,6 +284,7 @@ async fn start(
         metrics: metrics.clone(),
         cluster: domain.cluster,
         topics: domain.topics,
+        archive_url: config.archive.as_ref().map(|archive| archive.url.clone()),
         log: domain.log,
         groups: domain.groups,
         producer_ids: domain.producer_ids,
@@ -310,13 +315,7 @@ async fn start(
         metrics: metrics.network.clone(),
         tasks: tasks.clone(),
     };
-    if let Some(address) = &config.http {
-        let failed = |reason| BrokerError::Http { address: address.to_string(), reason };
-        for socket in bind_host(&address.host, address.port).map_err(failed)? {
-            info!(address = %socket.local_addr().map_err(failed)?, "HTTP: /livez, /readyz and /metrics");
-            foundations.spawn("http", http::serve(socket, metrics.clone(), probe.clone(), foundations.clone()));
-        }
-    }
+    serve_http(config, metrics, &probe, foundations)?;
     for (index, bound) in bound.into_iter().enumerate() {
         for socket in bound.sockets {
             tasks.spawn("listener", accept(socket, index, shared.clone()));
@@ -333,6 +332,22 @@ async fn start(
     let _ = io::stdout().flush();
     info!(listeners = told.join(", "), data = redis.place, "Weir is ready");
     Ok(registered)
+}
+
+/// Where the configuration asks for it.
+fn serve_http(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    probe: &Arc<dyn Probe>,
+    tasks: &Tasks,
+) -> Result<(), BrokerError> {
+    let Some(address) = &config.http else { return Ok(()) };
+    let failed = |reason| BrokerError::Http { address: address.to_string(), reason };
+    for socket in bind_host(&address.host, address.port).map_err(failed)? {
+        info!(address = %socket.local_addr().map_err(failed)?, "HTTP: /livez, /readyz and /metrics");
+        tasks.spawn("http", http::serve(socket, metrics.clone(), probe.clone(), tasks.clone()));
+    }
+    Ok(())
 }
 
 /// A broker that the others know.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use proxy::{Proxy, Weather};
-use s3::{S3, python};
+use s3::{Gateway, S3, python};
 use uuid::Uuid;
 use weir::{
     log::{
@@ -28,20 +28,24 @@ use weir::{
 
 const MIDNIGHT: i64 = 1_795_392_000_000;
 
+fn options_of(port: u16) -> DeltaOptions {
+    DeltaOptions {
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        region: Some("us-east-1".to_owned()),
+        path_style: true,
+        credentials: Some(Credentials {
+            access_key_id: "key".to_owned(),
+            secret_access_key: "secret".to_owned(),
+            session_token: None,
+        }),
+        request_timeout: Duration::from_secs(5),
+        ..DeltaOptions::at("s3://archive/weir")
+    }
+}
+
 impl S3 {
     fn options(&self) -> DeltaOptions {
-        DeltaOptions {
-            endpoint: Some(format!("http://127.0.0.1:{}", self.port)),
-            region: Some("us-east-1".to_owned()),
-            path_style: true,
-            credentials: Some(Credentials {
-                access_key_id: "key".to_owned(),
-                secret_access_key: "secret".to_owned(),
-                session_token: None,
-            }),
-            request_timeout: Duration::from_secs(5),
-            ..DeltaOptions::at("s3://archive/weir")
-        }
+        options_of(self.port)
     }
 
     fn archive(&self) -> Arc<DeltaArchive> {
@@ -239,6 +243,101 @@ async fn a_seek_reads_one_footer_and_one_row_group() {
     let requests = s3.requests();
     assert_eq!(requests.len(), 2, "{requests:?}");
     assert_eq!(requests[0], requests[1], "both of one file");
+}
+
+const LARGE_BYTES: usize = 1 << 20;
+
+/// Values of a MiB that nothing makes smaller.
+fn large(offsets: std::ops::Range<i64>) -> StoredBatch {
+    let (base_offset, last_offset) = (offsets.start, offsets.end - 1);
+    let mut builder = BatchBuilder::new(BatchOptions { partition_leader_epoch: 1, ..BatchOptions::default() });
+    for offset in offsets {
+        let headers = std::iter::empty::<(&[u8], Option<&[u8]>)>();
+        let value = noise(offset);
+        let record = NewRecord { offset, timestamp: MIDNIGHT + offset, key: None, value: Some(&value), headers };
+        builder.push(record).expect("a record");
+    }
+    let batch = PlacedBatch::split(&builder.finish().expect("a batch")).expect("a batch");
+    StoredBatch { base_offset, last_offset, max_timestamp: MIDNIGHT + last_offset, batch }
+}
+
+fn noise(offset: i64) -> Vec<u8> {
+    let mut state = u64::try_from(offset).expect("an offset") + 1;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 16).to_le_bytes()
+    });
+    words.take(LARGE_BYTES / 8).flatten().collect()
+}
+
+/// Copies records in steps; before each of them something may happen.
+async fn copy_large(
+    archive: &DeltaArchive,
+    offsets: std::ops::Range<i64>,
+    mut before: impl FnMut(i64),
+) -> Result<ColdBounds, ArchiveError> {
+    let mut copy = archive.begin(&partition(0), offsets.start, FileOptions::default()).await?;
+    for offset in offsets {
+        before(offset);
+        copy.write(&[large(offset..offset + 1)]).await?;
+    }
+    copy.commit(1).await
+}
+
+async fn assert_large(archive: &DeltaArchive, offsets: std::ops::Range<i64>) {
+    let mut next = offsets.start;
+    while next < offsets.end {
+        let read = Read { offset: next, max_bytes: 4 << 20, end_offset: i64::MAX, codec: Codec::None };
+        for stored in archive.read(&partition(0), read).await.expect("a read") {
+            let batch = Batch::parse(stored.batch.to_bytes()).expect("a batch");
+            for record in batch.records(usize::MAX).expect("records").iter().map(|record| record.expect("a record")) {
+                if record.offset >= next {
+                    assert_eq!(record.offset, next);
+                    assert!(record.value == Some(&noise(next)), "the value of {next} has changed");
+                    next += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(next, offsets.end);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_several_parts_takes_parts_that_fail() {
+    let s3 = S3::start();
+    let archive = s3.archive();
+    s3.weather("status=503&code=SlowDown&times=2&method=PUT&part=partNumber=2");
+    copy_large(&archive, 0..40, |_| ()).await.expect("a copy whose second part came the third time");
+    s3.weather("status=500&method=PUT&part=partNumber=3&after=1");
+    copy_large(&archive, 40..64, |_| ()).await.expect("a copy whose third part was answered the second time");
+    let parts =
+        s3.requests().into_iter().filter(|request| request.starts_with("PUT") && request.contains("partition="));
+    assert!(parts.count() > 10, "files of several parts");
+    s3.weather("status=503&code=SlowDown&times=1000&method=PUT&part=partNumber=2");
+    let failed = copy_large(&archive, 64..88, |_| ()).await;
+    assert!(matches!(failed, Err(ArchiveError::Unavailable(_))), "{failed:?}");
+    s3.weather("");
+    assert_eq!(archive.bounds(&partition(0)).await.expect("bounds").map(|bounds| bounds.end_offset), Some(64));
+    copy_large(&archive, 64..88, |_| ()).await.expect("a copy");
+    assert_large(&s3.archive(), 0..88).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_among_the_parts_of_a_file_has_nothing_of_it() {
+    let mut server = Gateway::start();
+    let archive = open(options_of(server.port));
+    copy_large(&archive, 0..40, |_| ()).await.expect("a copy");
+    let failed = copy_large(&archive, 40..80, |offset| {
+        if offset == 70 {
+            server.kill();
+        }
+    })
+    .await;
+    assert!(matches!(failed, Err(ArchiveError::Unavailable(_))), "{failed:?}");
+    server.start_again();
+    assert_eq!(archive.bounds(&partition(0)).await.expect("bounds").map(|bounds| bounds.end_offset), Some(40));
+    copy_large(&archive, 40..80, |_| ()).await.expect("a copy");
+    assert_large(&open(options_of(server.port)), 0..80).await;
 }
 
 #[tokio::test]

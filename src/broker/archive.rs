@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{BrokerError, domain};
+use super::{BrokerError, domain, probe::JobState};
 use crate::{
     clock::Clock,
     config::{self, Config, RedisServer, masked},
@@ -18,7 +18,7 @@ use crate::{
     },
     storage::redis::{durability::RedisDurability, log::RedisLog, nodes::Nodes, server},
     tasks::Tasks,
-    telemetry::{Metrics, metrics::ColdMetrics},
+    telemetry::{Metrics, http::Probe, metrics::ColdMetrics},
     topics::{Catalog, configs::Layers, settings::BrokerSettings},
 };
 
@@ -124,6 +124,8 @@ pub async fn run_job(config: Config, stop: CancellationToken) -> Result<(), Brok
     let fixed = Layers { fixed: broker_settings.broker.clone(), ..Layers::default() };
     let options = domain::storage_options(&BrokerSettings::new(&fixed));
     let logs = Arc::new(RedisLog::new(nodes.clone(), Clock::system(), options));
+    let probe: Arc<dyn Probe> = Arc::new(JobState { nodes: nodes.clone(), tasks: tasks.clone() });
+    super::serve_http(&config, &metrics, &probe, &tasks)?;
     let topics = domain::catalog(&config, &broker_settings, &nodes, logs.clone(), durability.clone()).await?;
     let dial = Dial { durability, promised: domain::promised(&topics) };
     let store: Arc<dyn LogStore> = logs.clone();

@@ -71,6 +71,8 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     pub topics: Arc<topics::Catalog>,
     pub log: Arc<log::Log>,
+    /// Where the older part of topics with a cold tier is.
+    pub archive_url: Option<String>,
     pub groups: Arc<coordinator::Coordinator>,
     pub producer_ids: Arc<log::producer_ids::ProducerIds>,
 }

@@ -113,7 +113,7 @@ pub struct ColdMetrics {
     /// Fetches that went on without what the archive had not given yet.
     pub delayed_reads: Counter,
     pub refused_appends: Counter,
-    /// Of the partitions that this broker copies.
+    /// Of the partitions that this process leads or copies.
     pub lag_bytes: Gauge,
     pub lag_records: Gauge,
     /// Bytes at rest of these.
@@ -176,6 +176,16 @@ pub struct PartitionFigures {
     pub partition: i32,
     pub log_start_offset: i64,
     pub next_offset: i64,
+    pub size_bytes: u64,
+    pub cold: Option<ColdFigures>,
+}
+
+/// A partition's part in the archive.
+#[derive(Clone, Copy, Debug)]
+pub struct ColdFigures {
+    pub local_start_offset: i64,
+    /// Exclusive.
+    pub archived_end_offset: i64,
     pub size_bytes: u64,
 }
 
@@ -336,11 +346,19 @@ fn registry_of(figures: Figures, max_series: usize) -> Registry {
     let starts = Family::<PartitionLabels, Gauge>::default();
     let ends = Family::<PartitionLabels, Gauge>::default();
     let sizes = Family::<PartitionLabels, Gauge>::default();
+    let local_starts = Family::<PartitionLabels, Gauge>::default();
+    let archived_ends = Family::<PartitionLabels, Gauge>::default();
+    let archive_sizes = Family::<PartitionLabels, Gauge>::default();
     for figures in partitions {
         let labels = PartitionLabels { topic: figures.topic, partition: i64::from(figures.partition) };
         starts.get_or_create(&labels).set(figures.log_start_offset);
         ends.get_or_create(&labels).set(figures.next_offset);
         sizes.get_or_create(&labels).set(i64::try_from(figures.size_bytes).unwrap_or(i64::MAX));
+        if let Some(cold) = figures.cold {
+            local_starts.get_or_create(&labels).set(cold.local_start_offset);
+            archived_ends.get_or_create(&labels).set(cold.archived_end_offset);
+            archive_sizes.get_or_create(&labels).set(i64::try_from(cold.size_bytes).unwrap_or(i64::MAX));
+        }
     }
     let committed = Family::<GroupPartitionLabels, Gauge>::default();
     let lags = Family::<GroupPartitionLabels, Gauge>::default();
@@ -357,6 +375,9 @@ fn registry_of(figures: Figures, max_series: usize) -> Registry {
     registry.register("weir_partition_log_start_offset", "The first offset that can be read", starts);
     registry.register("weir_partition_next_offset", "The offset of the next record", ends);
     registry.register("weir_partition_size_bytes", "Bytes of batches in the log", sizes);
+    registry.register("weir_partition_local_start_offset", "The first offset that Redis has", local_starts);
+    registry.register("weir_partition_archived_end_offset", "The offset after the last archived one", archived_ends);
+    registry.register("weir_partition_archive_size_bytes", "Bytes at rest in the archive", archive_sizes);
     registry.register("weir_group_committed_offset", "What a group has committed", committed);
     registry.register("weir_group_lag_records", "Records between a group's committed offset and the end", lags);
     registry.register(
@@ -404,6 +425,7 @@ mod tests {
             log_start_offset: 1,
             next_offset: 7,
             size_bytes: 9,
+            cold: None,
         };
         let figures = Figures { partitions: (0..5).rev().map(partition).collect(), ..Figures::default() };
         let shown = metrics(2).shown(figures);

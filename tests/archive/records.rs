@@ -157,6 +157,10 @@ pub(crate) fn read_from(address: SocketAddr, offset: i64) -> Vec<(i64, Record)> 
     }
 }
 
+pub(crate) fn values_from(address: SocketAddr, offset: i64) -> Vec<Vec<u8>> {
+    read_from(address, offset).into_iter().map(|(_, record)| record.value.expect("a value")).collect()
+}
+
 pub(crate) fn assert_same(found: &[(i64, Record)], expected: &[(i64, Record)], when: &str) {
     let different = found.iter().zip(expected).find(|(found, expected)| found != expected);
     assert_eq!(different, None, "{when}");

@@ -1,7 +1,8 @@
 """An S3 server for tests: moto behind a front that counts, delays and fails requests as a test asks it to.
 
 Prints its port; ends when its standard input does. `GET /-/weather?status=503&code=SlowDown&times=2&method=PUT&part=_delta_log&after=1`
-makes the next two requests that fit answer so; with `after` the request is carried out first. `GET /-/requests` lists what came since.
+makes the next two requests that fit answer so, `part` being somewhere in their path or query; with `after` the request is carried out
+first, with `hold` it waits until the weather changes, and is then answered as always. `GET /-/requests` lists what came since.
 """
 
 import os
@@ -14,6 +15,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 
 moto = DomainDispatcherApplication(create_backend_app)
 lock = threading.Lock()
+changed = threading.Condition(lock)
 rules = []
 requests = []
 
@@ -28,14 +30,15 @@ def steer(path, query):
         rules.clear()
         if given:
             rules.append({**given, "times": int(given.get("times", 1))})
+        changed.notify_all()
         return ""
 
 
-def matching(method, path):
+def matching(method, path, query):
     with lock:
         requests.append(f"{method} {path}")
         for rule in rules:
-            if rule["times"] > 0 and method == rule.get("method", method) and rule.get("part", "") in path:
+            if rule["times"] > 0 and method == rule.get("method", method) and rule.get("part", "") in f"{path}?{query}":
                 rule["times"] -= 1
                 return rule
     return None
@@ -47,7 +50,11 @@ def front(environ, start_response):
         body = steer(path, environ.get("QUERY_STRING", "")).encode()
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
-    rule = matching(method, path)
+    rule = matching(method, path, environ.get("QUERY_STRING", ""))
+    if rule is not None and "hold" in rule:
+        with lock:
+            changed.wait_for(lambda: rule not in rules)
+        rule = None
     if rule is None:
         return moto(environ, start_response)
     if "after" in rule:

@@ -8,15 +8,15 @@ use kafka_protocol::messages::{
 use serde_json::json;
 
 use super::{
-    records::{assert_same, read_from, records, write},
+    records::{assert_same, read_from, records, values_from, write},
     s3::{Gateway, S3},
     support::{
         Connection,
-        ledger::{create_topic, new_producer, topic},
+        ledger::{attempt, batch_of, create_topic, new_producer, produce_request, topic},
         process::eventually,
         servers::{Broker, Redis},
     },
-    world::{ALL_COLD, EARLIEST, EARLIEST_LOCAL, Place, Stops, broker, is_cold_up_to, offset_of},
+    world::{ALL_COLD, EARLIEST, EARLIEST_LOCAL, Job, Place, Stops, broker, is_cold_up_to, offset_of},
 };
 
 /// In the order in which they come.
@@ -146,6 +146,96 @@ fn weir_is_killed_at_each_step_of_upkeep() {
 }
 
 #[test]
+fn weir_is_killed_at_each_step_of_upkeep_of_a_bucket() {
+    kill_at_each(UPKEEP, &mut Place::Bucket(S3::start()), Victim::Weir);
+}
+
+#[test]
+fn a_job_of_its_own_is_killed_at_each_step_of_a_copy() {
+    let (redis, place, stops) = (redis(), Place::folder(), Stops::new());
+    let current = broker(&redis, &place, 0, None, &["archive.job=off"]);
+    create_topic(current.address, ALL_COLD);
+    let producer = new_producer(&mut Connection::to(current.address));
+    let mut job = Job::start(&redis, &place, Some(&stops));
+    let mut end = 0;
+    for step in COPY {
+        stops.at(step);
+        write(current.address, producer, end..end + ROUND);
+        end += ROUND;
+        stops.wait_for(step);
+        drop(job);
+        stops.clear(step);
+        job = Job::start(&redis, &place, Some(&stops));
+        assert!(is_cold_up_to(current.address, end), "{step}: not all is archived\n{}", current.log());
+        assert_same(&read_from(current.address, 0), &records(0..end), step);
+    }
+    let told = place.ask_others();
+    assert_eq!((told["rows"].as_u64(), told["offsets"].as_u64()), (Some(end), Some(end)), "{told}");
+}
+
+/// Bytes that nothing makes fewer.
+fn noise(number: u64) -> Vec<u8> {
+    let mut state = number + 1;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 16).to_le_bytes()
+    });
+    words.take(64 * 1024).flatten().collect()
+}
+
+/// A file of several parts, of which some are there when the victim dies.
+fn kill_among_parts(place: &mut Place, victim: Victim) {
+    const STEP: &str = "file-part-put";
+    const RECORDS: u64 = 40;
+    let (redis, stops) = (redis(), Stops::new());
+    let mut current = broker(&redis, place, 0, Some(&stops), &[]);
+    let mut configs = ALL_COLD.to_vec();
+    configs.push(("weir.archive.file.bytes", "33554432"));
+    create_topic(current.address, &configs);
+    let put = |address, number| {
+        let request = produce_request(batch_of(&noise(number)));
+        assert!(eventually(|| attempt(address, &request) == Some(0)), "record {number} is not taken");
+    };
+    // The first copy stands still until all the others are there for the second one.
+    stops.at("copy-begun");
+    put(current.address, 0);
+    stops.wait_for("copy-begun");
+    (1..RECORDS).for_each(|number| put(current.address, number));
+    stops.at(STEP);
+    stops.clear("copy-begun");
+    stops.wait_for(STEP);
+    match victim {
+        Victim::Weir => {
+            drop(current);
+            stops.clear(STEP);
+            current = broker(&redis, place, 1, Some(&stops), &[]);
+        }
+        _ => {
+            let Place::Lasting(server) = place else { panic!("only this server can be killed") };
+            server.kill();
+            stops.clear(STEP);
+            server.start_again();
+        }
+    }
+    assert!(is_cold_up_to(current.address, RECORDS), "not all is archived\n{}", current.log());
+    let values = values_from(current.address, 0);
+    assert_eq!(values.len() as u64, RECORDS);
+    assert!((0..).zip(&values).all(|(number, value)| *value == noise(number)), "a value has changed");
+    let told = place.ask_others();
+    assert_eq!((told["rows"].as_u64(), told["offsets"].as_u64()), (Some(RECORDS), Some(RECORDS)), "{told}");
+}
+
+#[test]
+fn weir_is_killed_among_the_parts_of_a_file_in_a_bucket() {
+    kill_among_parts(&mut Place::Bucket(S3::start()), Victim::Weir);
+}
+
+#[test]
+fn the_s3_server_is_killed_among_the_parts_of_a_file() {
+    kill_among_parts(&mut Place::Lasting(Gateway::start()), Victim::S3);
+}
+
+#[test]
 fn redis_is_killed_at_each_step_of_a_copy() {
     kill_at_each(COPY, &mut Place::folder(), Victim::Redis);
 }
@@ -163,9 +253,9 @@ fn delete_topic(broker: &Broker) {
     assert_eq!(answer.responses[0].error_code, 0);
 }
 
-/// Deletes a topic, kills Weir at the step, and finds nothing of the topic left; again for each step.
-fn remove_with_kills(place: &Place) {
-    let redis = redis();
+/// Deletes a topic, kills Weir or Redis at the step, and finds nothing of the topic left; again for each step.
+fn remove_with_kills(place: &Place, victim: Victim) {
+    let mut redis = redis();
     let stops = Stops::new();
     let mut current = broker(&redis, place, 0, Some(&stops), &[]);
     for (node, step) in (1..).zip(REMOVAL) {
@@ -176,9 +266,14 @@ fn remove_with_kills(place: &Place) {
         stops.at(step);
         delete_topic(&current);
         stops.wait_for(step);
-        drop(current);
-        stops.clear(step);
-        current = broker(&redis, place, node, Some(&stops), &[]);
+        if let Victim::Redis = victim {
+            redis.restart();
+            stops.clear(step);
+        } else {
+            drop(current);
+            stops.clear(step);
+            current = broker(&redis, place, node, Some(&stops), &[]);
+        }
         assert!(eventually(|| place.files().is_empty()), "{step}: {:?}\n{}", place.files(), current.log());
         let tables = || {
             let tables: redis::RedisResult<i64> =
@@ -194,17 +289,31 @@ fn remove_with_kills(place: &Place) {
 
 #[test]
 fn a_topics_removal_from_a_folder_is_finished_by_whoever_comes_after() {
-    remove_with_kills(&Place::folder());
+    remove_with_kills(&Place::folder(), Victim::Weir);
 }
 
 #[test]
 fn a_topics_removal_from_a_bucket_is_finished_by_whoever_comes_after() {
-    remove_with_kills(&Place::Bucket(S3::start()));
+    remove_with_kills(&Place::Bucket(S3::start()), Victim::Weir);
+}
+
+#[test]
+fn a_topics_removal_goes_on_when_redis_is_back() {
+    remove_with_kills(&Place::folder(), Victim::Redis);
 }
 
 #[test]
 fn deleted_records_stay_deleted_wherever_weir_is_killed() {
-    let (redis, place, stops) = (redis(), Place::folder(), Stops::new());
+    delete_with_kills(Victim::Weir);
+}
+
+#[test]
+fn deleted_records_stay_deleted_wherever_redis_is_killed() {
+    delete_with_kills(Victim::Redis);
+}
+
+fn delete_with_kills(victim: Victim) {
+    let (mut redis, place, stops) = (redis(), Place::folder(), Stops::new());
     let mut current = broker(&redis, &place, 0, Some(&stops), &[]);
     create_topic(current.address, ALL_COLD);
     let producer = new_producer(&mut Connection::to(current.address));
@@ -222,9 +331,14 @@ fn deleted_records_stay_deleted_wherever_weir_is_killed() {
             Connection::to(current.address).call(ApiKey::DeleteRecords as i16, 2, &request);
         assert_eq!(answer.topics[0].partitions[0].error_code, 0);
         stops.wait_for(step);
-        drop(current);
-        stops.clear(step);
-        current = broker(&redis, &place, node, Some(&stops), &[]);
+        if let Victim::Redis = victim {
+            redis.restart();
+            stops.clear(step);
+        } else {
+            drop(current);
+            stops.clear(step);
+            current = broker(&redis, &place, node, Some(&stops), &[]);
+        }
         let start_offset = i64::try_from(start).expect("a short test");
         assert!(eventually(|| offset_of(current.address, EARLIEST) == Some(start_offset)), "{step}");
         assert_same(&read_from(current.address, start_offset), &records(start..end), step);

@@ -20,12 +20,13 @@ use super::{
         Connection,
         ledger::topic,
         process::eventually,
-        servers::{Broker, Redis},
+        servers::{Broker, Redis, free_port, http},
     },
 };
 
 pub(crate) const EARLIEST: i64 = -2;
 pub(crate) const EARLIEST_LOCAL: i64 = -4;
+pub(crate) const LATEST_TIERED: i64 = -5;
 
 /// Archived in files of a few records, and gone from Redis then.
 pub(crate) const ALL_COLD: &[(&str, &str)] = &[
@@ -178,10 +179,14 @@ pub(crate) struct Job(pub(crate) Child);
 
 impl Job {
     pub(crate) fn start(redis: &Redis, place: &Place, stops: Option<&Stops>) -> Self {
+        Self::start_with(redis, place, stops, &[])
+    }
+
+    pub(crate) fn start_with(redis: &Redis, place: &Place, stops: Option<&Stops>, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
         command.args(["archive", "--redis-url", &redis.url()]).envs(ENVIRONMENT);
-        for setting in place.settings() {
-            command.args(["--override", &setting]);
+        for setting in place.settings().iter().map(String::as_str).chain(more.iter().copied()) {
+            command.args(["--override", setting]);
         }
         if let Some(stops) = stops {
             command.env("PLANTED_STOPS", stops.folder());
@@ -194,6 +199,30 @@ impl Drop for Job {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Where a process serves its health and metrics.
+pub(crate) struct Http(SocketAddr);
+
+impl Http {
+    pub(crate) fn new() -> Self {
+        Self(SocketAddr::from(([127, 0, 0, 1], free_port())))
+    }
+
+    pub(crate) fn setting(&self) -> String {
+        format!("http={}", self.0)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> String {
+        http(self.0, path)
+    }
+
+    /// Of a metric, with its labels.
+    pub(crate) fn value(&self, metric: &str) -> f64 {
+        let shown = self.get("/metrics");
+        let line = shown.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("there is no {metric} in {shown}"))
     }
 }
 
