@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/weir-ci/target
 export CARGO_INCREMENTAL ?= 0
 endif
 
-.PHONY: run run-archive test test-archive archive-proof lint fuzz bench bench-quick parity rolling torture torture-faults
+.PHONY: run run-archive test test-archive archive-proof lint fuzz bench bench-quick bench-cold parity rolling torture torture-faults
 
 run: ## build in release mode and start on 127.0.0.1:9092 with an embedded Redis
 	@scripts/run
@@ -34,6 +34,9 @@ bench: ## figures for both layouts, beside Apache Kafka's
 
 bench-quick: ## guards against regressions: ratios to Redis alone, in under five minutes
 	@benches/run --quick
+
+bench-cold: ## the cold tier's figures, with a folder and with a local S3 server: rates, CPU, seeks, producers beside it
+	@benches/cold
 
 parity: ## answers compared with a real Apache Kafka's, field by field
 	@tests/parity/run

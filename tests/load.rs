@@ -55,6 +55,11 @@ async fn what_is_produced_is_consumed_in_both_layouts() {
             .await;
         assert_eq!(consumed.count("records"), 18_000, "{}", consumed.json());
     }
+    world.topic("orders", "1", "record").await;
+    let orders = ["--topic", "orders", "--records", "1000", "--records-per-batch", "10", "--payload", "orders"];
+    world.load("produce", &orders).await;
+    let sought = world.load("seek", &["--topic", "orders", "--seeks", "10", "--below", "1000"]).await;
+    assert_eq!(sought.count("seeks"), 10);
 }
 
 #[tokio::test]

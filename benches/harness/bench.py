@@ -18,9 +18,9 @@ from .works import run_cell
 LEAST_FREE_GIB = 4
 
 
-def build(repository, target):
+def build(repository, target, features=()):
     """Weir and the generator in one go, so that both share what is built; the generator's path has a hash in it."""
-    command = ["cargo", "build", "--release", "--locked", "--bin", "weir", "--bench", "load"]
+    command = ["cargo", "build", "--release", "--locked", "--bin", "weir", "--bench", "load", *(f"--features={name}" for name in features)]
     done = subprocess.run(
         [*command, "--message-format", "json-render-diagnostics"], cwd=repository, stdout=subprocess.PIPE, text=True, check=True
     )

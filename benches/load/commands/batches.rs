@@ -12,6 +12,8 @@ use weir::protocol::records::{
 
 /// Different batches that take turns, so that not all of it stays in a cache.
 const VARIETY: usize = 8;
+/// Of orders: more than a row group of the archive takes, so that none is in it twice.
+const VARIETY_OF_ORDERS: usize = 128;
 
 #[derive(Args, Clone)]
 pub(super) struct Shape {
@@ -44,6 +46,8 @@ enum Payload {
     Letters,
     /// A JSON object with a few fields, filled up to the size by a text field.
     Json,
+    /// Orders as a shop would send them, of 190 bytes or so whatever the size: ids and times ascend, the rest is random.
+    Orders,
 }
 
 #[derive(Clone)]
@@ -62,6 +66,10 @@ impl Batch {
 
     pub(super) fn records(&self) -> i32 {
         self.header.record_count
+    }
+
+    pub(super) fn value_bytes(&self) -> u64 {
+        self.values.iter().map(|value| value.len() as u64).sum()
     }
 
     pub(super) fn timestamp(&self) -> i64 {
@@ -97,10 +105,13 @@ impl Shape {
         let mut random = StdRng::seed_from_u64(42);
         // One for all, as the batches go round: time does not go back.
         let timestamp = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?;
-        (0..VARIETY).map(|_| self.batch(timestamp, &mut random)).collect()
+        let variety = if let Payload::Orders = self.payload { VARIETY_OF_ORDERS } else { VARIETY };
+        let mut number = 0;
+        (0..variety).map(|_| self.batch(timestamp, &mut number, &mut random)).collect()
     }
 
-    fn batch(&self, timestamp: i64, random: &mut StdRng) -> Result<Batch> {
+    /// The records' numbers go on from `number`.
+    fn batch(&self, timestamp: i64, number: &mut u64, random: &mut StdRng) -> Result<Batch> {
         let codec = match self.compression {
             Codecs::None => Codec::None,
             Codecs::Gzip => Codec::Gzip,
@@ -118,7 +129,8 @@ impl Shape {
             None => count > 0 && builder.size() + self.record_size + OVERHEAD > self.batch_bytes,
         };
         while !is_full(&builder, values.len()) {
-            let value = self.value(random);
+            let value = self.value(*number, random);
+            *number += 1;
             let offset = i64::try_from(values.len())?;
             let headers = std::iter::empty();
             builder.push(NewRecord { offset, timestamp, key: None, value: Some(&value), headers })?;
@@ -130,19 +142,34 @@ impl Shape {
         Ok(Batch { header, encoded_header, payload: bytes.slice(HEADER_LENGTH..), values })
     }
 
-    fn value(&self, random: &mut StdRng) -> Bytes {
-        let mut letters =
-            |count: usize| -> String { (0..count).map(|_| char::from(random.random_range(b'A'..=b'Z'))).collect() };
+    fn value(&self, number: u64, random: &mut StdRng) -> Bytes {
         match self.payload {
-            Payload::Letters => letters(self.record_size).into(),
+            Payload::Letters => letters(random, self.record_size).into(),
             Payload::Json => {
-                let customer = letters(8);
+                let customer = letters(random, 8);
                 let start = format!(
                     r#"{{"id":"cust-{customer}","total":12.50,"currency":"EUR","items":[1,2,3],"state":"paid","note":""#
                 );
-                let note = letters(self.record_size.saturating_sub(start.len() + 2));
+                let note = letters(random, self.record_size.saturating_sub(start.len() + 2));
                 format!("{start}{note}\"}}").into()
             }
+            Payload::Orders => order(number, random),
         }
     }
+}
+
+fn letters(random: &mut StdRng, count: usize) -> String {
+    (0..count).map(|_| char::from(random.random_range(b'A'..=b'Z'))).collect()
+}
+
+fn order(number: u64, random: &mut StdRng) -> Bytes {
+    let (customer, product) = (random.random_range(0..20_000), random.random_range(0..500));
+    let (quantity, cents) = (random.random_range(1..9), random.random_range(199..99_999));
+    let (minutes, seconds, millis) = (number / 60_000 % 60, number / 1_000 % 60, number % 1_000);
+    format!(
+        r#"{{"order_id":"ord-{number:010}","customer_id":"cust-{customer:05}","product":"sku-{product:04}","quantity":{quantity},"total":{}.{:02},"currency":"EUR","status":"paid","channel":"web","created_at":"2026-11-23T10:{minutes:02}:{seconds:02}.{millis:03}Z"}}"#,
+        cents / 100,
+        cents % 100,
+    )
+    .into()
 }

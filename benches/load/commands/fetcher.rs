@@ -59,6 +59,10 @@ impl Fetcher {
         Ok(Self { connection, topic: topic.id, limits, positions, session: (0, 0) })
     }
 
+    pub(super) fn seek(&mut self, partition: usize, offset: i64) {
+        self.positions[partition] = (offset, true);
+    }
+
     pub(super) async fn send(&mut self) -> Result<()> {
         let mut partitions = Vec::new();
         for (index, (offset, is_new)) in self.positions.iter_mut().enumerate() {

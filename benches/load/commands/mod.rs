@@ -12,6 +12,7 @@ mod member;
 mod outcome;
 mod produce;
 mod redis;
+mod seek;
 mod sink;
 mod tail;
 mod topic;
@@ -41,6 +42,8 @@ enum Command {
     Produce(produce::Options),
     /// Fetches as consumers do; counts by batch headers alone.
     Consume(consume::Options),
+    /// Consumers that start somewhere in the log: the time until each has a record.
+    Seek(seek::Options),
     /// Produces at a fixed rate while consumers wait at the end; every batch's way is timed.
     Tail(tail::Options),
     /// One record at a time: from the send until a fetch that waits has it.
@@ -63,6 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Delete(options) => topic::delete(options).await,
         Command::Produce(options) => produce::run(options).await,
         Command::Consume(options) => consume::run(options).await,
+        Command::Seek(options) => seek::run(options).await,
         Command::Tail(options) => tail::run(options).await,
         Command::EndToEnd(options) => end_to_end::run(options).await,
         Command::Commits(options) => commits::run(options).await,

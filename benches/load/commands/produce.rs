@@ -122,6 +122,7 @@ pub(super) struct Sent {
     records: u64,
     batches: u64,
     bytes: u64,
+    value_bytes: u64,
     errors: BTreeMap<String, u64>,
     latency: Latency,
 }
@@ -131,6 +132,7 @@ impl Sent {
         self.records += other.records;
         self.batches += other.batches;
         self.bytes += other.bytes;
+        self.value_bytes += other.value_bytes;
         for (name, count) in other.errors {
             *self.errors.entry(name).or_default() += count;
         }
@@ -142,6 +144,7 @@ impl Sent {
             .with_rate("records", self.records, elapsed)
             .with("batches", self.batches)
             .with("bytes", self.bytes)
+            .with("value_bytes", self.value_bytes)
             .with_latency("latency_us", &self.latency)
             .with("errors", self.errors.values().sum::<u64>())
             .with("error_names", serde_json::json!(self.errors))
@@ -287,6 +290,7 @@ impl Producer {
                 *next = partition.base_offset + i64::from(batch.records());
                 self.sent.records += u64::from(batch.records().unsigned_abs());
                 self.sent.bytes += batch.size() as u64;
+                self.sent.value_bytes += batch.value_bytes();
             }
             Err(error) => *self.sent.errors.entry(error.to_string()).or_default() += 1,
         }
