@@ -27,8 +27,8 @@ use kafka_protocol::{
 use support::{
     Connection, PATIENCE,
     ledger::{
-        attempt, batch, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
-        write_until,
+        attempt, batch, commit, create_topic, end_of_epoch, fetch_request, new_producer, produce_request, read_all,
+        topic, write_until,
     },
     process::eventually,
     proxy::{Proxy, Weather},
@@ -66,15 +66,17 @@ type Asked<'a> = (&'a str, fn(SocketAddr) -> i16, &'a [ResponseError]);
 /// What a consumer and its group ask, each with what clients of Kafka try again after; none where all is well.
 fn consumers_are_told(address: SocketAddr, state: &str) {
     const BOUND: Duration = Duration::from_secs(5);
+    const HELD_BACK: Duration = Duration::from_millis(200);
     let of_partitions = [ResponseError::KafkaStorageError, ResponseError::NotLeaderOrFollower];
     let of_groups = [
         ResponseError::CoordinatorNotAvailable,
         ResponseError::CoordinatorLoadInProgress,
         ResponseError::NotCoordinator,
     ];
-    let asked: [Asked<'_>; 5] = [
+    let asked: [Asked<'_>; 6] = [
         ("Fetch", fetch, &of_partitions),
         ("ListOffsets", list_offsets, &of_partitions),
+        ("OffsetForLeaderEpoch", |address| end_of_epoch(address, 0).0, &of_partitions),
         ("JoinGroup", join, &of_groups),
         ("OffsetFetch", offset_fetch, &of_groups),
         // A commit may be told too that nobody knows what became of it.
@@ -94,6 +96,9 @@ fn consumers_are_told(address: SocketAddr, state: &str) {
         let told = ResponseError::try_from_code(ask(address));
         assert!(told.is_none_or(|error| tried_again.contains(&error)), "{state}: {name} is told {told:?}");
         assert!(began.elapsed() < BOUND, "{state}: {name} took {:?}", began.elapsed());
+        // librdkafka asks again at once after an error here.
+        let is_held_back = told.is_some() && name == "OffsetForLeaderEpoch";
+        assert!(!is_held_back || began.elapsed() >= HELD_BACK, "{state}: {name} is told {told:?} at once");
     }
 }
 

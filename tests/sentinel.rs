@@ -15,16 +15,12 @@ use std::{
 
 use kafka_protocol::{
     ResponseError,
-    messages::{
-        ApiKey, FetchResponse, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
-        OffsetForLeaderEpochResponse, ProduceResponse,
-        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
-    },
+    messages::{ApiKey, FetchResponse, MetadataRequest, MetadataResponse, ProduceResponse},
 };
 use support::{
     Connection,
     ledger::{
-        attempt, batch, commit, create_topic, fetch_request, new_producer, produce_request, read_all, topic,
+        attempt, batch, commit, create_topic, end_of_epoch, fetch_request, new_producer, produce_request, read_all,
         write_until,
     },
     process::{eventually, signal, weir},
@@ -53,17 +49,6 @@ fn leader_epoch(address: SocketAddr) -> i32 {
     let request = MetadataRequest::default().with_topics(None);
     let answer: MetadataResponse = Connection::to(address).call(ApiKey::Metadata as i16, 12, &request);
     answer.topics[0].partitions[0].leader_epoch
-}
-
-/// The epoch that was found, and where it ends; the error where there is one.
-fn end_of_epoch(address: SocketAddr, epoch: i32) -> (i16, i32, i64) {
-    let partition = OffsetForLeaderPartition::default().with_partition(0).with_leader_epoch(epoch);
-    let asked = OffsetForLeaderTopic::default().with_topic(topic()).with_partitions(vec![partition]);
-    let request = OffsetForLeaderEpochRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
-    let answer: OffsetForLeaderEpochResponse =
-        Connection::to(address).call(ApiKey::OffsetForLeaderEpoch as i16, 4, &request);
-    let partition = &answer.topics[0].partitions[0];
-    (partition.error_code, partition.leader_epoch, partition.end_offset)
 }
 
 /// Where a consumer is told that its log diverges, which has read up to `offset` in `epoch`.

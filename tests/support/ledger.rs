@@ -15,10 +15,12 @@ use kafka_protocol::{
     messages::{
         ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
         FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, OffsetCommitRequest,
-        OffsetCommitResponse, ProduceRequest, ProduceResponse, TopicName,
+        OffsetCommitResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest,
+        ProduceResponse, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     protocol::StrBytes,
@@ -112,6 +114,17 @@ pub fn fetch_request(partition: i32, offset: i64, leader_epoch: i32) -> FetchReq
         .with_max_bytes(8 << 20)
         .with_session_epoch(-1)
         .with_topics(vec![FetchTopic::default().with_topic(topic()).with_partitions(vec![partition])])
+}
+
+/// The epoch that was found, and where it ends; the error where there is one.
+pub fn end_of_epoch(address: SocketAddr, epoch: i32) -> (i16, i32, i64) {
+    let partition = OffsetForLeaderPartition::default().with_partition(0).with_leader_epoch(epoch);
+    let asked = OffsetForLeaderTopic::default().with_topic(topic()).with_partitions(vec![partition]);
+    let request = OffsetForLeaderEpochRequest::default().with_replica_id((-1).into()).with_topics(vec![asked]);
+    let answer: OffsetForLeaderEpochResponse =
+        Connection::to(address).call(ApiKey::OffsetForLeaderEpoch as i16, 4, &request);
+    let partition = &answer.topics[0].partitions[0];
+    (partition.error_code, partition.leader_epoch, partition.end_offset)
 }
 
 /// One attempt; `None` when the connection failed.
