@@ -29,6 +29,7 @@ public class Rolling {
 
   static final Set<String> delivered = ConcurrentHashMap.newKeySet();
   static final AtomicLong acknowledged = new AtomicLong();
+  static volatile boolean ready;
   static volatile boolean produced;
 
   static synchronized void tell(String what) {
@@ -81,7 +82,7 @@ public class Rolling {
             Rolling.tell("read " + name + " " + record.partition() + " " + record.offset() + " " + sequence);
             delivered.add(record.partition() + "/" + record.offset());
           }
-          if (System.nanoTime() - committed > 300_000_000L) {
+          if (ready && System.nanoTime() - committed > 300_000_000L) {
             consumer.commitSync();
             committed = System.nanoTime();
           }
@@ -134,6 +135,7 @@ public class Rolling {
       Thread.sleep(10);
     }
     tell("ready");
+    ready = true;
     Thread input =
         new Thread(
             () -> {

@@ -29,6 +29,7 @@ var (
 	delivered    sync.Map
 	count        atomic.Int64
 	acknowledged atomic.Int64
+	ready        atomic.Bool
 	produced     atomic.Bool
 )
 
@@ -114,7 +115,7 @@ func (m *member) run(done *sync.WaitGroup) {
 	defer done.Done()
 	for committed := time.Now(); !produced.Load() || count.Load() < acknowledged.Load(); {
 		m.poll()
-		if time.Since(committed) > 300*time.Millisecond {
+		if ready.Load() && time.Since(committed) > 300*time.Millisecond {
 			m.commit()
 			committed = time.Now()
 		}
@@ -163,6 +164,7 @@ func main() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	tell("ready")
+	ready.Store(true)
 	finishing := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)

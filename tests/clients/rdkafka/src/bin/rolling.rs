@@ -59,6 +59,7 @@ fn tell_error(who: &str, error: &KafkaError) {
 struct Shared {
     delivered: Mutex<HashSet<(i32, i64)>>,
     acknowledged: AtomicUsize,
+    is_ready: AtomicBool,
     is_produced: AtomicBool,
 }
 
@@ -148,7 +149,7 @@ fn share(name: &'static str, held: Arc<AtomicUsize>, shared: &Shared) {
                 shared.delivered.lock().expect("delivered").insert((message.partition(), message.offset()));
             }
         }
-        if committed.elapsed() > COMMIT_EVERY {
+        if shared.is_ready.load(Ordering::SeqCst) && committed.elapsed() > COMMIT_EVERY {
             commit();
             committed = Instant::now();
         }
@@ -202,6 +203,7 @@ fn main() {
         thread::sleep(Duration::from_millis(10));
     }
     tell("ready");
+    shared.is_ready.store(true, Ordering::SeqCst);
     let finishing = Arc::new(AtomicBool::new(false));
     thread::spawn({
         let finishing = finishing.clone();
