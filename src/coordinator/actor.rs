@@ -104,6 +104,8 @@ pub(super) struct Actor {
     pause: Duration,
     /// `None` for a group that is not stored.
     epoch: Option<GroupEpoch>,
+    /// It was told that the group can't be stored.
+    is_failing: bool,
     /// What was committed before the storage may have lost it, until the group is loaded again.
     doubtful: Vec<(TopicPartition, i64)>,
     /// What is being loaded may have been lost since.
@@ -137,6 +139,7 @@ impl Actor {
             resigned: false,
             pause: FIRST_PAUSE,
             epoch: None,
+            is_failing: false,
             doubtful: Vec::new(),
             is_load_doubtful: false,
             parked: HashMap::new(),
@@ -395,6 +398,9 @@ impl Actor {
         match finished {
             Finished::Written(Ok(epoch)) => {
                 self.epoch = Some(epoch);
+                if std::mem::take(&mut self.is_failing) {
+                    info!(group = %self.id, "a group is stored again");
+                }
                 self.apply_underway();
             }
             Finished::Deleted(Ok(())) => {
@@ -409,7 +415,11 @@ impl Actor {
                 self.apply_underway();
             }
             Finished::Written(Err(error)) | Finished::Deleted(Err(error)) => {
-                warn!(group = %self.id, %error, "a group could not be stored; it is loaded again");
+                if std::mem::replace(&mut self.is_failing, true) {
+                    debug!(group = %self.id, %error, "a group still can't be stored");
+                } else {
+                    warn!(group = %self.id, %error, "a group could not be stored: it is loaded again, and members try again");
+                }
                 // Whoever else has written it may be its coordinator by now.
                 self.drop_group(CoordinatorError::NotAvailable, error == WriteError::Stale);
             }
