@@ -53,6 +53,45 @@ const ROUND: u64 = 40;
 /// Of a test: by then there was something for upkeep to do.
 const MOST_RECORDS: u64 = 5_000;
 
+#[derive(Clone, Copy)]
+enum Victim {
+    Weir,
+    Redis,
+    S3,
+}
+
+/// Where somebody stands to be killed, and how Weir is started again.
+struct Stand<'a> {
+    stops: &'a Stops,
+    step: &'a str,
+    node: i32,
+    settings: &'a [&'a str],
+}
+
+impl Victim {
+    /// `kill -9`, and a start anew. Returns the broker, which is another one if it was Weir.
+    fn dies(self, current: Broker, redis: &mut Redis, place: &mut Place, stand: &Stand<'_>) -> Broker {
+        match self {
+            Self::Weir => {
+                drop(current);
+                stand.stops.clear(stand.step);
+                return broker(redis, place, stand.node, Some(stand.stops), stand.settings);
+            }
+            Self::Redis => {
+                redis.restart();
+                stand.stops.clear(stand.step);
+            }
+            Self::S3 => {
+                let Place::Lasting(server) = place else { panic!("only this server can be killed") };
+                server.kill();
+                stand.stops.clear(stand.step);
+                server.start_again();
+            }
+        }
+        current
+    }
+}
+
 /// Writes, kills at the step, and reads all of it back; again for each step.
 fn kill_at_each(steps: &[&str], place: &mut Place, victim: Victim) {
     let mut redis = redis();
@@ -79,23 +118,7 @@ fn kill_at_each(steps: &[&str], place: &mut Place, victim: Victim) {
             }
         }
         stops.wait_for(step);
-        match victim {
-            Victim::Weir => {
-                drop(current);
-                stops.clear(step);
-                current = broker(&redis, place, node, Some(&stops), BUSY);
-            }
-            Victim::Redis => {
-                redis.restart();
-                stops.clear(step);
-            }
-            Victim::S3 => {
-                let Place::Lasting(server) = place else { panic!("only this server can be killed") };
-                server.kill();
-                stops.clear(step);
-                server.start_again();
-            }
-        }
+        current = victim.dies(current, &mut redis, place, &Stand { stops: &stops, step, node, settings: BUSY });
         assert!(is_cold_up_to(current.address, end), "{step}: not all is archived\n{}", current.log());
         assert_same(&read_from(current.address, 0), &records(0..end), step);
     }
@@ -121,13 +144,6 @@ fn kill_at_each(steps: &[&str], place: &mut Place, victim: Victim) {
         others(place);
     }
     assert_same(&read_from(current.address, 0), &records(0..end), "after upkeep");
-}
-
-#[derive(Clone, Copy)]
-enum Victim {
-    Weir,
-    Redis,
-    S3,
 }
 
 #[test]
@@ -187,7 +203,7 @@ fn noise(number: u64) -> Vec<u8> {
 fn kill_among_parts(place: &mut Place, victim: Victim) {
     const STEP: &str = "file-part-put";
     const RECORDS: u64 = 40;
-    let (redis, stops) = (redis(), Stops::new());
+    let (mut redis, stops) = (redis(), Stops::new());
     let mut current = broker(&redis, place, 0, Some(&stops), &[]);
     let mut configs = ALL_COLD.to_vec();
     configs.push(("weir.archive.file.bytes", "33554432"));
@@ -204,19 +220,7 @@ fn kill_among_parts(place: &mut Place, victim: Victim) {
     stops.at(STEP);
     stops.clear("copy-begun");
     stops.wait_for(STEP);
-    match victim {
-        Victim::Weir => {
-            drop(current);
-            stops.clear(STEP);
-            current = broker(&redis, place, 1, Some(&stops), &[]);
-        }
-        _ => {
-            let Place::Lasting(server) = place else { panic!("only this server can be killed") };
-            server.kill();
-            stops.clear(STEP);
-            server.start_again();
-        }
-    }
+    current = victim.dies(current, &mut redis, place, &Stand { stops: &stops, step: STEP, node: 1, settings: &[] });
     assert!(is_cold_up_to(current.address, RECORDS), "not all is archived\n{}", current.log());
     let values = values_from(current.address, 0);
     assert_eq!(values.len() as u64, RECORDS);
@@ -254,7 +258,7 @@ fn delete_topic(broker: &Broker) {
 }
 
 /// Deletes a topic, kills Weir or Redis at the step, and finds nothing of the topic left; again for each step.
-fn remove_with_kills(place: &Place, victim: Victim) {
+fn remove_with_kills(place: &mut Place, victim: Victim) {
     let mut redis = redis();
     let stops = Stops::new();
     let mut current = broker(&redis, place, 0, Some(&stops), &[]);
@@ -266,14 +270,7 @@ fn remove_with_kills(place: &Place, victim: Victim) {
         stops.at(step);
         delete_topic(&current);
         stops.wait_for(step);
-        if let Victim::Redis = victim {
-            redis.restart();
-            stops.clear(step);
-        } else {
-            drop(current);
-            stops.clear(step);
-            current = broker(&redis, place, node, Some(&stops), &[]);
-        }
+        current = victim.dies(current, &mut redis, place, &Stand { stops: &stops, step, node, settings: &[] });
         assert!(eventually(|| place.files().is_empty()), "{step}: {:?}\n{}", place.files(), current.log());
         let tables = || {
             let tables: redis::RedisResult<i64> =
@@ -289,17 +286,17 @@ fn remove_with_kills(place: &Place, victim: Victim) {
 
 #[test]
 fn a_topics_removal_from_a_folder_is_finished_by_whoever_comes_after() {
-    remove_with_kills(&Place::folder(), Victim::Weir);
+    remove_with_kills(&mut Place::folder(), Victim::Weir);
 }
 
 #[test]
 fn a_topics_removal_from_a_bucket_is_finished_by_whoever_comes_after() {
-    remove_with_kills(&Place::Bucket(S3::start()), Victim::Weir);
+    remove_with_kills(&mut Place::Bucket(S3::start()), Victim::Weir);
 }
 
 #[test]
 fn a_topics_removal_goes_on_when_redis_is_back() {
-    remove_with_kills(&Place::folder(), Victim::Redis);
+    remove_with_kills(&mut Place::folder(), Victim::Redis);
 }
 
 #[test]
@@ -313,7 +310,7 @@ fn deleted_records_stay_deleted_wherever_redis_is_killed() {
 }
 
 fn delete_with_kills(victim: Victim) {
-    let (mut redis, place, stops) = (redis(), Place::folder(), Stops::new());
+    let (mut redis, mut place, stops) = (redis(), Place::folder(), Stops::new());
     let mut current = broker(&redis, &place, 0, Some(&stops), &[]);
     create_topic(current.address, ALL_COLD);
     let producer = new_producer(&mut Connection::to(current.address));
@@ -331,14 +328,7 @@ fn delete_with_kills(victim: Victim) {
             Connection::to(current.address).call(ApiKey::DeleteRecords as i16, 2, &request);
         assert_eq!(answer.topics[0].partitions[0].error_code, 0);
         stops.wait_for(step);
-        if let Victim::Redis = victim {
-            redis.restart();
-            stops.clear(step);
-        } else {
-            drop(current);
-            stops.clear(step);
-            current = broker(&redis, &place, node, Some(&stops), &[]);
-        }
+        current = victim.dies(current, &mut redis, &mut place, &Stand { stops: &stops, step, node, settings: &[] });
         let start_offset = i64::try_from(start).expect("a short test");
         assert!(eventually(|| offset_of(current.address, EARLIEST) == Some(start_offset)), "{step}");
         assert_same(&read_from(current.address, start_offset), &records(start..end), step);
