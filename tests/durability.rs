@@ -26,7 +26,8 @@ use kafka_protocol::{
 use support::{
     Connection, PATIENCE, Weir,
     ledger::{
-        attempt, batch, create_topic, new_producer, produce_request, read_all, topic, try_create_topic, write_until,
+        attempt, batch, commit, committed, create_topic, new_producer, produce_request, read_all, topic,
+        try_create_topic, write_until,
     },
     process::{eventually, redis_server_in, signal, weir},
     servers::{Broker, OLD, Redis, newer},
@@ -310,4 +311,56 @@ fn a_topic_that_asks_for_nothing_waits_for_nobody() {
     create_topic(plain.address, &[("weir.durability", "memory"), ("min.insync.replicas", "3")]);
     assert_eq!(attempt(plain.address, &request), Some(0), "min.insync.replicas counts with replicas:N only");
     assert!(Instant::now() < deadline);
+}
+
+/// A master with one replica, and a broker whose groups are kept on both.
+fn replicated_groups(program: &str) -> (Redis, Redis, Broker) {
+    let master = Redis::run(program, &[]);
+    let replica = master.replica();
+    let broker = Broker::start(&["--redis-url", &master.url(), "--override", "weir.durability=replicas:1"]);
+    let broker = broker.expect("a broker");
+    create_topic(broker.address, &[]);
+    assert!(eventually(|| commit(broker.address, "g", 3).is_none()), "the replica is there");
+    (master, replica, broker)
+}
+
+fn a_commit_without_a_replica_is_not_told(program: &str) {
+    let (_master, replica, broker) = replicated_groups(program);
+    replica.signal("STOP");
+    assert!(commit(broker.address, "g", 9).is_some(), "nobody but the master has it");
+    // It is there, and would be gone after a failover.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        let (error, offset) = committed(broker.address, "g");
+        assert!(error != 0 && offset == -1, "{offset} is told, error {error}");
+    }
+    replica.signal("CONT");
+    assert!(eventually(|| committed(broker.address, "g") == (0, 9)), "the replica has it now");
+}
+
+#[test]
+fn a_commit_that_a_failover_could_take_back_is_told_to_nobody() {
+    a_commit_without_a_replica_is_not_told(OLD);
+    a_commit_without_a_replica_is_not_told(newer());
+}
+
+#[test]
+fn groups_commit_to_replicas_while_redis_is_out_of_memory() {
+    for program in [OLD, newer()] {
+        let (master, _replica, broker) = replicated_groups(program);
+        master.config("maxmemory", "1");
+        assert_eq!(commit(broker.address, "g", 9), None);
+        assert_eq!(committed(broker.address, "g"), (0, 9));
+    }
+}
+
+#[test]
+fn a_group_stays_while_its_commits_are_refused_for_want_of_a_replica() {
+    let (_master, mut replica, broker) = replicated_groups(OLD);
+    replica.kill();
+    assert!(eventually(|| broker.log().contains("the number of Redis' replicas has changed")), "{}", broker.log());
+    assert!(commit(broker.address, "g", 9).is_some(), "there is no replica");
+    assert_eq!(committed(broker.address, "g"), (0, 3), "what was promised is still told");
+    replica.start_again();
+    assert!(eventually(|| commit(broker.address, "g", 9).is_none()), "{}", broker.log());
 }

@@ -17,18 +17,15 @@ use kafka_protocol::{
     ResponseError,
     messages::{
         ApiKey, FetchResponse, JoinGroupRequest, JoinGroupResponse, ListOffsetsRequest, ListOffsetsResponse,
-        OffsetFetchRequest, OffsetFetchResponse, ProduceResponse,
-        join_group_request::JoinGroupRequestProtocol,
-        list_offsets_request,
-        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
+        ProduceResponse, join_group_request::JoinGroupRequestProtocol, list_offsets_request,
     },
     protocol::StrBytes,
 };
 use support::{
     Connection, PATIENCE,
     ledger::{
-        attempt, batch, commit, create_topic, end_of_epoch, fetch_request, new_producer, produce_request, read_all,
-        topic, write_until,
+        attempt, batch, commit, committed, create_topic, end_of_epoch, fetch_request, new_producer, produce_request,
+        read_all, topic, write_until,
     },
     process::eventually,
     proxy::{Proxy, Weather},
@@ -78,7 +75,7 @@ fn consumers_are_told(address: SocketAddr, state: &str) {
         ("ListOffsets", list_offsets, &of_partitions),
         ("OffsetForLeaderEpoch", |address| end_of_epoch(address, 0).0, &of_partitions),
         ("JoinGroup", join, &of_groups),
-        ("OffsetFetch", offset_fetch, &of_groups),
+        ("OffsetFetch", |address| committed(address, "g").0, &of_groups),
         // A commit may be told too that nobody knows what became of it.
         (
             "OffsetCommit",
@@ -130,16 +127,6 @@ fn join(address: SocketAddr) -> i16 {
         .with_protocols(vec![protocol]);
     let answer: JoinGroupResponse = Connection::to(address).call(ApiKey::JoinGroup as i16, 3, &request);
     answer.error_code
-}
-
-fn offset_fetch(address: SocketAddr) -> i16 {
-    let topic = OffsetFetchRequestTopics::default().with_name(topic()).with_partition_indexes(vec![0]);
-    let group = OffsetFetchRequestGroup::default()
-        .with_group_id(StrBytes::from_static_str("g").into())
-        .with_topics(Some(vec![topic]));
-    let request = OffsetFetchRequest::default().with_groups(vec![group]);
-    let answer: OffsetFetchResponse = Connection::to(address).call(ApiKey::OffsetFetch as i16, 8, &request);
-    answer.groups[0].error_code
 }
 
 /// Breaks Redis, sees that a produce is refused with `code`, mends Redis, and sees that the same producer goes on.

@@ -67,6 +67,8 @@ impl Staged {
 
 /// A write on its way.
 struct Underway {
+    /// It changes more than offsets.
+    moves_group: bool,
     offsets: BTreeMap<TopicPartition, Option<CommittedOffset>>,
     answers: Vec<Deliver>,
 }
@@ -372,6 +374,7 @@ impl Actor {
     fn write(&mut self) {
         let staged = std::mem::take(&mut self.staged);
         let (id, expected) = (self.id.clone(), self.epoch);
+        let moves_group = staged.delete || staged.record.is_some();
         self.work = Some(match (staged.delete, expected) {
             (true, Some(expected)) => {
                 let store = self.shared.store.clone();
@@ -391,7 +394,7 @@ impl Actor {
                 })
             }
         });
-        self.underway = Some(Underway { offsets: staged.offsets, answers: staged.answers });
+        self.underway = Some(Underway { moves_group, offsets: staged.offsets, answers: staged.answers });
     }
 
     fn go_on(&mut self, finished: Finished) {
@@ -415,13 +418,16 @@ impl Actor {
                 self.apply_underway();
             }
             Finished::Written(Err(error)) | Finished::Deleted(Err(error)) => {
-                if std::mem::replace(&mut self.is_failing, true) {
-                    debug!(group = %self.id, %error, "a group still can't be stored");
+                self.tell_failure(&error);
+                let nothing_happened =
+                    matches!(error, WriteError::Storage(StoreError::NotSent(_) | StoreError::NotReady(_)));
+                if nothing_happened && self.underway.as_ref().is_some_and(|underway| !underway.moves_group) {
+                    // The group is as it was: only these commits are refused, by their closed channels.
+                    self.underway = None;
                 } else {
-                    warn!(group = %self.id, %error, "a group could not be stored: it is loaded again, and members try again");
+                    // Whoever else has written it may be its coordinator by now.
+                    self.drop_group(CoordinatorError::NotAvailable, error == WriteError::Stale);
                 }
-                // Whoever else has written it may be its coordinator by now.
-                self.drop_group(CoordinatorError::NotAvailable, error == WriteError::Stale);
             }
             Finished::NotOurs => self.resigned = true,
             Finished::Loaded(Ok(Loaded::Unreadable(reason))) => {
@@ -480,6 +486,14 @@ impl Actor {
             }
         }
         underway.answers.into_iter().for_each(|deliver| deliver());
+    }
+
+    fn tell_failure(&mut self, error: &WriteError) {
+        if std::mem::replace(&mut self.is_failing, true) {
+            debug!(group = %self.id, %error, "a group still can't be stored");
+        } else {
+            warn!(group = %self.id, %error, "a group can't be stored; its members try again");
+        }
     }
 
     /// Forgets the group and loads it again. Commits that wait for it find their channel closed, which is an answer too.

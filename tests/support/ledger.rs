@@ -15,11 +15,12 @@ use kafka_protocol::{
     messages::{
         ApiKey, CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
         FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, OffsetCommitRequest,
-        OffsetCommitResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest,
-        ProduceResponse, TopicName,
+        OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest,
+        OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         fetch_request::{FetchPartition, FetchTopic},
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+        offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics},
         offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic},
         produce_request::{PartitionProduceData, TopicProduceData},
     },
@@ -229,4 +230,17 @@ pub fn commit(address: SocketAddr, group: &'static str, offset: i64) -> Option<R
         .with_topics(vec![OffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition])]);
     let answer: OffsetCommitResponse = Connection::to(address).call(ApiKey::OffsetCommit as i16, 8, &request);
     ResponseError::try_from_code(answer.topics[0].partitions[0].error_code)
+}
+
+/// The error of the group, and the offset that it committed in partition 0; -1: none.
+pub fn committed(address: SocketAddr, group: &'static str) -> (i16, i64) {
+    let topic = OffsetFetchRequestTopics::default().with_name(topic()).with_partition_indexes(vec![0]);
+    let group = OffsetFetchRequestGroup::default()
+        .with_group_id(StrBytes::from_static_str(group).into())
+        .with_topics(Some(vec![topic]));
+    let request = OffsetFetchRequest::default().with_groups(vec![group]);
+    let answer: OffsetFetchResponse = Connection::to(address).call(ApiKey::OffsetFetch as i16, 8, &request);
+    let group = &answer.groups[0];
+    let offset = group.topics.first().map_or(-1, |topic| topic.partitions[0].committed_offset);
+    (group.error_code, offset)
 }

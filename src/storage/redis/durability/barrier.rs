@@ -10,6 +10,7 @@ use std::{
 
 use deadpool_redis::Connection;
 use parking_lot::Mutex;
+use redis::{Cmd, FromRedisValue, RedisResult};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,8 @@ use crate::log::durability::{Life, Unkept};
 const WAIT: Duration = Duration::from_secs(1);
 /// With `appendfsync everysec` a sync begins each second and takes as long as it takes.
 const WAIT_AOF: Duration = LONGEST_BLOCK;
+/// Of the key that is written; each wait begins it anew.
+const KEY_LIFETIME: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -111,28 +114,40 @@ impl Barrier {
                 none.insert((connection, standing::life(&info)))
             }
         };
-        // A connection that has written nothing is told at once that all is well, so it writes first. Replication offsets are
-        // one sequence for all connections: what was answered before this write lies before it.
-        let mut pipeline = redis::pipe();
         let key = self.nodes.barrier_key(&self.client, self.failures.load(Ordering::Relaxed));
-        pipeline.set(key, 1).ignore();
         match self.kind {
             Kind::Replicas(count) => {
-                pipeline.cmd("WAIT").arg(count).arg(milliseconds(WAIT));
-                let (reached,): (i64,) = pipeline.query_async(connection).await.map_err(failed)?;
+                let wait = redis::cmd("WAIT").arg(count).arg(milliseconds(WAIT)).take();
+                let reached: i64 = write_and_wait(connection, &key, &wait).await.map_err(failed)?;
                 if reached < i64::from(count) {
                     return Err(Unkept::NotYet(format!("{reached} of {count} replicas had it after {WAIT:?}")));
                 }
             }
             Kind::Aof => {
-                pipeline.cmd("WAITAOF").arg(1).arg(0).arg(milliseconds(WAIT_AOF));
-                let ((synced, _replicas),): ((i64, i64),) = pipeline.query_async(connection).await.map_err(failed)?;
+                let wait = redis::cmd("WAITAOF").arg(1).arg(0).arg(milliseconds(WAIT_AOF)).take();
+                let (synced, _replicas): (i64, i64) = write_and_wait(connection, &key, &wait).await.map_err(failed)?;
                 if synced < 1 {
                     return Err(Unkept::NotYet(format!("Redis had not synced its file after {WAIT_AOF:?}")));
                 }
             }
         }
         Ok(life.clone())
+    }
+}
+
+/// A connection that has written nothing is told at once that all is well, so it writes first. Replication offsets are one sequence
+/// for all connections: what was answered before this write lies before it.
+///
+/// `EXPIRE` is a write that Redis takes when it is out of memory too: groups go on then. Where there is no such key it writes nothing.
+async fn write_and_wait<T: FromRedisValue>(connection: &mut Connection, key: &str, wait: &Cmd) -> RedisResult<T> {
+    loop {
+        let mut both = redis::pipe();
+        both.cmd("EXPIRE").arg(key).arg(KEY_LIFETIME.as_secs()).add_command(wait.clone());
+        let (has_written, waited): (bool, T) = both.query_async(connection).await?;
+        if has_written {
+            return Ok(waited);
+        }
+        redis::cmd("SET").arg(key).arg(1).exec_async(connection).await?;
     }
 }
 

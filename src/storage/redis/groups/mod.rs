@@ -43,11 +43,11 @@ impl RedisGroupStore {
         Self { kept: Some((durability, Promise { replicas, ..Promise::MEMORY })), ..self }
     }
 
-    async fn write_safely_at(
+    /// Taken before a call that changes a group of the slot; what it returns ends when what the call found and did outlasts a failover.
+    fn expect_kept(
         &self,
         slot: Slot,
-        writes: &[&(GroupId, GroupWrite)],
-    ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
+    ) -> Result<impl Future<Output = Result<(), StoreError>> + Send + use<>, StoreError> {
         let not_yet = |unkept: Unkept| StoreError::NotReady(unkept.to_string());
         let expected = match &self.kept {
             Some((durability, promise)) => {
@@ -56,11 +56,23 @@ impl RedisGroupStore {
             }
             None => None,
         };
+        Ok(async move {
+            match expected {
+                // It is stored, but may be lost.
+                Some(expected) => expected.await.map_err(|unkept| StoreError::OutcomeUnknown(unkept.to_string())),
+                None => Ok(()),
+            }
+        })
+    }
+
+    async fn write_safely_at(
+        &self,
+        slot: Slot,
+        writes: &[&(GroupId, GroupWrite)],
+    ) -> Result<Vec<Result<GroupEpoch, WriteError>>, StoreError> {
+        let kept = self.expect_kept(slot)?;
         let answers = self.try_write_at(self.nodes.at(slot), writes).await?;
-        if let Some(expected) = expected {
-            // It is stored, but may be lost.
-            expected.await.map_err(|unkept| StoreError::OutcomeUnknown(unkept.to_string()))?;
-        }
+        kept.await?;
         Ok(answers)
     }
 
@@ -141,10 +153,13 @@ impl GroupStore for RedisGroupStore {
         call.arg("weir_group_claim_v2").arg(2);
         call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group));
         call.arg(coordinates.map_or_else(String::new, |epoch| epoch.to_string()));
+        let kept = self.expect_kept(self.slot_of(group))?;
         let answer: Value = self.at(group).query(&call).await?;
         if let Value::Int(newer) = answer {
             return Err(StoreError::FencedLeader(i32::try_from(newer).unwrap_or(i32::MAX)));
         }
+        // What is there may be of a write that was not waited for, and not outlast a failover: nobody is told before it does.
+        kept.await?;
         let (group, offsets): (encoding::Hash, encoding::Hash) = redis::from_redis_value(answer).map_err(|error| {
             StoreError::Refused(format!("a group's Function gave an answer that can't be read: {error}"))
         })?;
@@ -200,7 +215,9 @@ impl GroupStore for RedisGroupStore {
         let mut call = redis::cmd("FCALL");
         call.arg("weir_group_delete_v1").arg(2);
         call.arg(self.keyspace.group(group)).arg(self.keyspace.group_offsets(group)).arg(expected.0);
+        let kept = self.expect_kept(self.slot_of(group))?;
         let (done, text): (i64, String) = self.at(group).query(&call).await?;
+        kept.await?;
         written(done, text)?;
         let mut index = redis::cmd("HDEL");
         index.arg(self.keyspace.groups()).arg(group.as_str());
