@@ -18,7 +18,6 @@ pub use self::append::Pending;
 use self::{archived::Compared, loss::Known, passed_over::PassedOver};
 use super::{
     AppendError, Shared,
-    archive::Cold,
     durability::{Acks, Life, Unkept},
     queue::{Entry, Queue},
     store::{Claim, LogState, LogStore, Read, StoreError, StoredBatch},
@@ -55,6 +54,8 @@ struct Inner {
     compared: Option<Compared>,
     /// Counts appends of this process.
     appends: u64,
+    /// Counts deletions of records by this process.
+    deletions: u64,
     deleted: bool,
     queue: Queue,
     passed_over: PassedOver,
@@ -176,17 +177,21 @@ impl Partition {
     async fn load(self: &Arc<Self>) -> Result<(), StoreError> {
         let _loading = self.loading.lock().await;
         let epoch = self.leads()?;
-        let (doubts, appends, is_claimed) = {
+        let (doubts, appends, deletions, is_claimed) = {
             let inner = self.inner.lock();
             if self.is_settled(&inner, epoch) {
                 return Ok(());
             }
-            (inner.doubts, inner.appends, inner.claimed == Some(epoch))
+            (inner.doubts, inner.appends, inner.deletions, inner.claimed == Some(epoch))
         };
         let promise = self.promised();
         let life = self.waited_for(promise);
-        let loaded = self.load_as_leader(epoch, is_claimed).await.inspect_err(|error| self.note_missing(error))?;
+        let loaded = self.load_as_leader(epoch, is_claimed).await;
+        let mut loaded = loaded.inspect_err(|error| self.note_missing(error))?;
         let mut inner = self.inner.lock();
+        if let Some(known) = inner.state.as_ref().filter(|_| inner.deletions != deletions) {
+            loaded.keep_start_of(known);
+        }
         inner.claimed = Some(epoch);
         let raced = inner.appends != appends;
         inner.settled = doubts;
@@ -369,22 +374,20 @@ impl Partition {
     /// Takes over what a change by this broker made of the log (retention, deleted records).
     pub(super) fn take_log_start(&self, log_start_offset: i64) {
         let mut inner = self.inner.lock();
-        if let Some(state) = &mut inner.state
-            && state.log_start_offset < log_start_offset
-        {
-            state.log_start_offset = log_start_offset;
-            state.local_start_offset = state.local_start_offset.max(log_start_offset);
-            if let Some(Cold { bounds, .. }) = &mut state.cold {
-                bounds.start_offset = bounds.start_offset.max(log_start_offset.min(bounds.end_offset));
-            }
+        inner.deletions += 1;
+        if let Some(state) = &mut inner.state {
+            state.move_start(log_start_offset);
             inner.waiters.wake();
         }
         self.shared.tail.trim(self.key(), log_start_offset);
     }
 
-    pub(super) fn take_state(self: &Arc<Self>, state: LogState) {
+    pub(super) fn take_state(self: &Arc<Self>, mut state: LogState) {
         let promise = self.promised();
         let mut inner = self.inner.lock();
+        if let Some(known) = &inner.state {
+            state.keep_start_of(known);
+        }
         if inner.claimed == Some(state.leader_epoch) && self.install(&mut inner, state, true) {
             let life = self.waited_for(promise);
             inner.learn_archived();

@@ -132,6 +132,26 @@ impl LogState {
         true
     }
 
+    /// Records are deleted before this offset; of a log that starts there already nothing.
+    pub(super) fn move_start(&mut self, log_start_offset: i64) {
+        if self.log_start_offset < log_start_offset {
+            self.log_start_offset = log_start_offset;
+            self.local_start_offset = self.local_start_offset.max(log_start_offset);
+            if let Some(Cold { bounds, .. }) = &mut self.cold {
+                bounds.start_offset = bounds.start_offset.max(log_start_offset.min(bounds.end_offset));
+            }
+        }
+    }
+
+    /// What is known to be deleted does not come back with a state that was read before: within an epoch the start goes back only
+    /// to an archive that is new to the log.
+    pub(super) fn keep_start_of(&mut self, known: &LogState) {
+        let archive_is_new = known.cold.is_none() && self.cold.is_some();
+        if known.leader_epoch == self.leader_epoch && !archive_is_new {
+            self.move_start(known.log_start_offset);
+        }
+    }
+
     /// About the bytes that are not archived yet: in proportion to their offsets.
     pub fn unarchived_bytes(&self) -> u64 {
         let there = self.next_offset.saturating_sub(self.local_start_offset);

@@ -259,3 +259,16 @@ async fn what_is_archived_is_learnt_from_a_state_that_is_older_otherwise() {
         .expect("it is led");
     assert_eq!((end, next), (Some(3), 6));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_does_not_come_back_with_a_state_that_is_older() {
+    let (world, archive) = tiered_world(1, 0).await;
+    let partition = world.partition(0);
+    archive.batches.lock().insert(partition_id(0), world.store.archive_below(&partition_id(0), 3));
+    let before = world.store.load(&partition_id(0)).await.expect("memory is there");
+    world.log.take_state(&partition_id(0), before.clone());
+    // A second answer of the same kind is taken over after the deletion.
+    world.log.delete_records(&partition, 5).await.expect("deleted");
+    world.log.take_state(&partition_id(0), before);
+    assert_eq!(partition.bounds().await.expect("it is led").log_start_offset, 5);
+}
