@@ -375,8 +375,7 @@ impl Partition {
     pub(super) fn take_log_start(&self, log_start_offset: i64) {
         let mut inner = self.inner.lock();
         inner.deletions += 1;
-        if let Some(state) = &mut inner.state {
-            state.move_start(log_start_offset);
+        if inner.state.as_mut().is_some_and(|state| state.move_start(log_start_offset)) {
             inner.waiters.wake();
         }
         self.shared.tail.trim(self.key(), log_start_offset);

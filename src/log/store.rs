@@ -132,15 +132,17 @@ impl LogState {
         true
     }
 
-    /// Records are deleted before this offset; of a log that starts there already nothing.
-    pub(super) fn move_start(&mut self, log_start_offset: i64) {
-        if self.log_start_offset < log_start_offset {
-            self.log_start_offset = log_start_offset;
-            self.local_start_offset = self.local_start_offset.max(log_start_offset);
-            if let Some(Cold { bounds, .. }) = &mut self.cold {
-                bounds.start_offset = bounds.start_offset.max(log_start_offset.min(bounds.end_offset));
-            }
+    /// Records before this offset are deleted. Whether the log did not start there already.
+    pub(super) fn move_start(&mut self, log_start_offset: i64) -> bool {
+        if log_start_offset <= self.log_start_offset {
+            return false;
         }
+        self.log_start_offset = log_start_offset;
+        self.local_start_offset = self.local_start_offset.max(log_start_offset);
+        if let Some(Cold { bounds, .. }) = &mut self.cold {
+            bounds.start_offset = bounds.start_offset.max(log_start_offset.min(bounds.end_offset));
+        }
+        true
     }
 
     /// What is known to be deleted does not come back with a state that was read before: within an epoch the start goes back only

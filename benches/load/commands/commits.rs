@@ -11,14 +11,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::task::JoinSet;
 
-use super::{
-    Outcome,
-    connection::{Connection, check},
-    join::Groups,
-    member::Member,
-    outcome::Latency,
-    topic::Topic,
-};
+use super::{Outcome, connection::check, join::Groups, member::Member, outcome::Latency};
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -30,14 +23,14 @@ pub(super) struct Options {
 
 pub(super) async fn run(options: Options) -> Result<Outcome> {
     let groups = &options.groups;
-    let topic = Topic::find(&mut Connection::open(groups.bootstrap).await?, &groups.topic).await?;
+    let (_, topic) = groups.target.open().await?;
     let members = groups.join().await?.members;
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(options.seconds);
     let mut running = JoinSet::new();
     for (number, member) in members.into_iter().enumerate() {
         let partition = i32::try_from(number)? % topic.partitions;
-        running.spawn(commit(member, groups.topic.clone(), partition, until));
+        running.spawn(commit(member, groups.target.topic.clone(), partition, until));
     }
     let mut latency = Latency::default();
     let mut commits = 0;

@@ -1,9 +1,6 @@
 //! Plain fetchers that name their offsets: each reads the whole topic.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
@@ -11,18 +8,15 @@ use tokio::task::JoinSet;
 
 use super::{
     Outcome,
-    connection::Connection,
     fetcher::{Fetcher, Limits},
     outcome::Latency,
-    topic::Topic,
+    topic::Target,
 };
 
 #[derive(Args)]
 pub(super) struct Options {
-    #[arg(long)]
-    bootstrap: SocketAddr,
-    #[arg(long)]
-    topic: String,
+    #[command(flatten)]
+    target: Target,
     #[arg(long, default_value_t = 1)]
     consumers: usize,
     /// From what is written from now on, not from the start.
@@ -46,10 +40,10 @@ struct Read {
 }
 
 pub(super) async fn run(options: Options) -> Result<Outcome> {
-    let topic = Topic::find(&mut Connection::open(options.bootstrap).await?, &options.topic).await?;
+    let (_, topic) = options.target.open().await?;
     let mut fetchers = Vec::new();
     for _ in 0..options.consumers {
-        fetchers.push(Fetcher::open(options.bootstrap, &topic, options.at_end, options.limits.clone()).await?);
+        fetchers.push(Fetcher::open(options.target.bootstrap, &topic, options.at_end, options.limits.clone()).await?);
     }
     let started = Instant::now();
     let until = started + Duration::from_secs_f64(options.seconds);

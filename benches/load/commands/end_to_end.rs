@@ -1,7 +1,6 @@
 //! One record at a time: the clock runs from the send of the record until a fetch that was waiting has it.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,19 +11,16 @@ use clap::Args;
 use super::{
     Outcome,
     batches::Shape,
-    connection::Connection,
     fetcher::{Fetcher, Limits},
     outcome::Latency,
     produce::{self, Producer},
-    topic::Topic,
+    topic::Target,
 };
 
 #[derive(Args)]
 pub(super) struct Options {
-    #[arg(long)]
-    bootstrap: SocketAddr,
-    #[arg(long)]
-    topic: String,
+    #[command(flatten)]
+    target: Target,
     #[arg(long, default_value_t = 1024)]
     record_size: usize,
     #[arg(long, default_value_t = 2_000)]
@@ -39,13 +35,13 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(options: Options) -> Result<Outcome> {
-    let mut connection = Connection::open(options.bootstrap).await?;
-    let topic = Arc::new(Topic::find(&mut connection, &options.topic).await?);
+    let (connection, topic) = options.target.open().await?;
+    let topic = Arc::new(topic);
     let shape = Shape::single(options.record_size);
     let batches = Arc::new(shape.build()?);
+    let mut fetcher = Fetcher::open(options.target.bootstrap, &topic, true, options.limits).await?;
     let produce = produce::Options {
-        bootstrap: options.bootstrap,
-        topic: options.topic,
+        target: options.target,
         shape,
         acks: options.acks,
         connections: 1,
@@ -55,7 +51,6 @@ pub(super) async fn run(options: Options) -> Result<Outcome> {
         rate: None,
         idempotent: false,
     };
-    let mut fetcher = Fetcher::open(options.bootstrap, &topic, true, options.limits).await?;
     let mut producer = Producer::new(connection, topic, batches, 0, &produce).await?;
     fetcher.send().await?;
 

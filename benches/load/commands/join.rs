@@ -1,7 +1,6 @@
 //! Members join groups together: the time until every group's members share one generation.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{Outcome, connection::PATIENCE, member::Member, outcome::Latency, until_input_ends};
+use super::{Outcome, connection::PATIENCE, member::Member, outcome::Latency, topic::Target, until_input_ends};
 
 #[derive(Args)]
 pub(super) struct Options {
@@ -27,10 +26,8 @@ type Complete = Arc<watch::Sender<Option<i32>>>;
 /// The groups whose members join.
 #[derive(Args)]
 pub(super) struct Groups {
-    #[arg(long)]
-    pub(super) bootstrap: SocketAddr,
-    #[arg(long)]
-    pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) target: Target,
     /// The groups' names begin with this.
     #[arg(long, default_value = "load")]
     group: String,
@@ -58,7 +55,8 @@ impl Groups {
         for number in 0..self.groups {
             let complete: Complete = Arc::new(watch::Sender::new(None));
             for _ in 0..self.members {
-                let member = Member::new(self.bootstrap, &format!("{}-{number}", self.group), &self.topic).await?;
+                let member =
+                    Member::new(self.target.bootstrap, &format!("{}-{number}", self.group), &self.target.topic).await?;
                 members.push((member, Arc::clone(&complete)));
             }
         }

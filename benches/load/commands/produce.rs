@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::IoSlice,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +22,7 @@ use super::{
     batches::{Batch, Shape},
     connection::{Connection, check},
     outcome::Latency,
-    topic::Topic,
+    topic::{Target, Topic},
 };
 
 pub(super) const PRODUCE_VERSION: i16 = 13;
@@ -31,10 +30,8 @@ const TIMEOUT_MS: i32 = 30_000;
 
 #[derive(Args, Clone)]
 pub(super) struct Options {
-    #[arg(long)]
-    pub(super) bootstrap: SocketAddr,
-    #[arg(long)]
-    pub(super) topic: String,
+    #[command(flatten)]
+    pub(super) target: Target,
     #[command(flatten)]
     pub(super) shape: Shape,
     /// 1, or -1 for all; 0 has no answers to check.
@@ -67,9 +64,9 @@ pub(super) async fn run(options: Options) -> Result<Outcome> {
     let mut topic = None;
     let mut producers = Vec::new();
     for number in 0..options.connections {
-        let mut connection = Connection::open(options.bootstrap).await?;
+        let mut connection = Connection::open(options.target.bootstrap).await?;
         if topic.is_none() {
-            topic = Some(Arc::new(Topic::find(&mut connection, &options.topic).await?));
+            topic = Some(Arc::new(Topic::find(&mut connection, &options.target.topic).await?));
         }
         let topic = Arc::clone(topic.as_ref().context("it was just found")?);
         producers.push(Producer::new(connection, topic, Arc::clone(&batches), number, &options).await?);

@@ -1,6 +1,6 @@
-//! A consumer that comes anew and starts somewhere, again and again: the time until it has the first record.
+//! A consumer of a topic of one partition that comes anew and starts somewhere, again and again: the time until it has the first record.
 
-use std::{net::SocketAddr, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -8,19 +8,15 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
     Outcome,
-    connection::Connection,
     fetcher::{Fetcher, Limits},
     outcome::Latency,
-    topic::Topic,
+    topic::Target,
 };
 
 #[derive(Args)]
 pub(super) struct Options {
-    #[arg(long)]
-    bootstrap: SocketAddr,
-    /// Of one partition.
-    #[arg(long)]
-    topic: String,
+    #[command(flatten)]
+    target: Target,
     #[arg(long, default_value_t = 50)]
     seeks: u64,
     /// Offsets below it.
@@ -34,13 +30,13 @@ pub(super) struct Options {
 const MOST_FETCHES: u32 = 100;
 
 pub(super) async fn run(options: Options) -> Result<Outcome> {
-    let topic = Topic::find(&mut Connection::open(options.bootstrap).await?, &options.topic).await?;
-    ensure!(topic.partitions == 1, "{} has several partitions", options.topic);
+    let (_, topic) = options.target.open().await?;
+    ensure!(topic.partitions == 1, "{} has several partitions", options.target.topic);
     let mut random = StdRng::seed_from_u64(42);
     let (mut latency, begun) = (Latency::default(), Instant::now());
     for _ in 0..options.seeks {
         let offset = random.random_range(0..options.below);
-        let mut fetcher = Fetcher::open(options.bootstrap, &topic, false, options.limits.clone()).await?;
+        let mut fetcher = Fetcher::open(options.target.bootstrap, &topic, false, options.limits.clone()).await?;
         fetcher.seek(0, offset);
         let (sent, mut is_there, mut fetches) = (Instant::now(), false, 0);
         while !is_there {

@@ -1,7 +1,6 @@
-//! One producer at a fixed rate, and consumers that wait at the end of the same topic: how long each batch takes to reach each.
+//! One producer at a fixed rate, and consumers that wait at the end of the same topic, which must be empty: how long each batch takes to reach each.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,19 +13,16 @@ use tokio::task::JoinSet;
 use super::{
     Outcome,
     batches::Shape,
-    connection::{Connection, PATIENCE},
+    connection::PATIENCE,
     fetcher::{Fetcher, Limits},
     outcome::Latency,
-    topic::Topic,
+    topic::Target,
 };
 
 #[derive(Args)]
 pub(super) struct Options {
-    #[arg(long)]
-    bootstrap: SocketAddr,
-    /// It must be empty.
-    #[arg(long)]
-    topic: String,
+    #[command(flatten)]
+    target: Target,
     #[command(flatten)]
     shape: Shape,
     /// Consumers, each with a connection of its own and all partitions.
@@ -47,8 +43,8 @@ pub(super) struct Options {
 type SendTimes = Arc<Vec<Mutex<Vec<Instant>>>>;
 
 pub(super) async fn run(options: Options) -> Result<Outcome> {
-    let mut connection = Connection::open(options.bootstrap).await?;
-    let topic = Arc::new(Topic::find(&mut connection, &options.topic).await?);
+    let (connection, topic) = options.target.open().await?;
+    let topic = Arc::new(topic);
     let batches = Arc::new(options.shape.build()?);
     let records = u64::from(batches.first().context("no batch")?.records().unsigned_abs());
     ensure!(batches.iter().all(|batch| u64::from(batch.records().unsigned_abs()) == records), "batches differ");
@@ -58,14 +54,13 @@ pub(super) async fn run(options: Options) -> Result<Outcome> {
     let times: SendTimes = Arc::new((0..topic.partitions).map(|_| Mutex::default()).collect());
     let mut consumers = JoinSet::new();
     for _ in 0..options.groups {
-        let mut fetcher = Fetcher::open(options.bootstrap, &topic, true, options.limits.clone()).await?;
+        let mut fetcher = Fetcher::open(options.target.bootstrap, &topic, true, options.limits.clone()).await?;
         fetcher.send().await?;
         let times = Arc::clone(&times);
         consumers.spawn(async move { follow(fetcher, count * records, records, &times).await });
     }
     let produce = super::produce::Options {
-        bootstrap: options.bootstrap,
-        topic: options.topic,
+        target: options.target,
         shape: options.shape,
         acks: options.acks,
         connections: 1,

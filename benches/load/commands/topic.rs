@@ -42,12 +42,27 @@ pub(super) struct Delete {
     names: Names,
 }
 
+/// A topic, and a broker that knows of it.
+#[derive(Args, Clone)]
+pub(super) struct Target {
+    #[arg(long)]
+    pub(super) bootstrap: SocketAddr,
+    #[arg(long)]
+    pub(super) topic: String,
+}
+
+impl Target {
+    pub(super) async fn open(&self) -> Result<(Connection, Topic)> {
+        let mut connection = Connection::open(self.bootstrap).await?;
+        let topic = Topic::find(&mut connection, &self.topic).await?;
+        Ok((connection, topic))
+    }
+}
+
 #[derive(Args)]
 struct Names {
-    #[arg(long)]
-    bootstrap: SocketAddr,
-    #[arg(long)]
-    topic: String,
+    #[command(flatten)]
+    target: Target,
     /// Many topics, each with its number behind the name.
     #[arg(long)]
     count: Option<usize>,
@@ -56,8 +71,8 @@ struct Names {
 impl Names {
     fn all(&self) -> Vec<TopicName> {
         match self.count {
-            None => vec![name(&self.topic)],
-            Some(count) => (0..count).map(|number| name(&format!("{}-{number}", self.topic))).collect(),
+            None => vec![name(&self.target.topic)],
+            Some(count) => (0..count).map(|number| name(&format!("{}-{number}", self.target.topic))).collect(),
         }
     }
 }
@@ -111,7 +126,7 @@ pub(super) async fn create(options: Create) -> Result<Outcome> {
             Ok(CreatableTopicConfig::default().with_name(name).with_value(Some(value)))
         })
         .collect::<Result<_>>()?;
-    let mut connection = Connection::open(options.names.bootstrap).await?;
+    let mut connection = Connection::open(options.names.target.bootstrap).await?;
     let started = Instant::now();
     let names = options.names.all();
     for some in names.chunks(AT_ONCE) {
@@ -147,7 +162,7 @@ async fn wait_until_served(connection: &mut Connection, name: &TopicName) -> Res
 }
 
 pub(super) async fn delete(options: Delete) -> Result<Outcome> {
-    let mut connection = Connection::open(options.names.bootstrap).await?;
+    let mut connection = Connection::open(options.names.target.bootstrap).await?;
     let started = Instant::now();
     let names = options.names.all();
     for some in names.chunks(AT_ONCE) {

@@ -130,10 +130,15 @@ async fn tiered_world(partitions: i32, cold: i32) -> (World, Arc<SlowArchive>) {
 
 impl World {
     fn archive(&self, archive: &SlowArchive, index: i32, end: i64) {
+        self.archive_untold(archive, index, end);
+        self.log.changed(partition_id(index).topic.as_str(), index);
+    }
+
+    /// The log has not heard of it.
+    fn archive_untold(&self, archive: &SlowArchive, index: i32, end: i64) {
         let id = partition_id(index);
         let gone = self.store.archive_below(&id, end);
-        archive.batches.lock().entry(id.clone()).or_default().extend(gone);
-        self.log.changed(id.topic.as_str(), index);
+        archive.batches.lock().entry(id).or_default().extend(gone);
     }
 
     fn all_wanted(&self, partitions: i32) -> Vec<Wanted> {
@@ -248,7 +253,7 @@ async fn a_time_is_looked_for_in_the_archive_no_longer_than_the_client_waits() {
 async fn what_is_archived_is_learnt_from_a_state_that_is_older_otherwise() {
     let (world, archive) = tiered_world(1, 0).await;
     let partition = world.partition(0);
-    archive.batches.lock().insert(partition_id(0), world.store.archive_below(&partition_id(0), 3));
+    world.archive_untold(&archive, 0, 3);
     let noted = world.store.load(&partition_id(0)).await.expect("memory is there");
     // The note came while the append was under way, and its answer is taken over after it.
     let older = LogState { next_offset: 5, ..noted };
@@ -264,7 +269,7 @@ async fn what_is_archived_is_learnt_from_a_state_that_is_older_otherwise() {
 async fn what_was_deleted_does_not_come_back_with_a_state_that_is_older() {
     let (world, archive) = tiered_world(1, 0).await;
     let partition = world.partition(0);
-    archive.batches.lock().insert(partition_id(0), world.store.archive_below(&partition_id(0), 3));
+    world.archive_untold(&archive, 0, 3);
     let before = world.store.load(&partition_id(0)).await.expect("memory is there");
     world.log.take_state(&partition_id(0), before.clone());
     // A second answer of the same kind is taken over after the deletion.
