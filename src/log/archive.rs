@@ -142,7 +142,8 @@ impl Cold {
 #[async_trait]
 pub trait ColdNotes: Send + Sync + 'static {
     /// Replaces `expected` by `cold` where it is still what is noted and `leader_epoch` is the partition's; returns the state
-    /// after it, whatever it is. Other brokers hear of it.
+    /// after it, whatever it is. Where `expected` is of nothing archived, the log does not start below where it does: what was
+    /// deleted meanwhile does not come back. Other brokers hear of it.
     ///
     /// # Errors
     /// [`StoreError::FencedLeader`] when a newer leader has claimed the partition.

@@ -64,12 +64,7 @@ impl Archiver {
     }
 
     /// Tells the storage, and so all brokers, what is archived.
-    async fn note(&self, work: &Work<'_>, state: &LogState, mut cold: Cold) -> Result<LogState, JobError> {
-        if state.cold.is_some_and(|noted| noted.is_empty()) {
-            // What was deleted beyond the archive's former end does not come back.
-            let start = state.log_start_offset.min(cold.bounds.end_offset);
-            cold.bounds.start_offset = cold.bounds.start_offset.max(start);
-        }
+    async fn note(&self, work: &Work<'_>, state: &LogState, cold: Cold) -> Result<LogState, JobError> {
         let noted = self.tier.notes.note_cold(work.id, state.cold, Some(cold), state.leader_epoch).await;
         let noted = match noted {
             Err(StoreError::NoSuchPartition) => {

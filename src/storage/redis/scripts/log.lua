@@ -28,12 +28,21 @@ end
 -- The state's field `cold`, there while the topic has a cold tier:
 --   1 <1: nothing is trimmed that is not archived> <log start> <archived end> <largest timestamp> <bytes at rest>
 -- Where it can't be read, nothing is trimmed.
-local function cold_of(state)
-  local text = redis.call('HGET', state, 'cold')
-  if not text then return nil end
+local function parse_cold(text)
   local holds, start, archived, rest = string.match(text, '^1 ([01]) (%d+) (%d+) (%-?%d+ %d+)$')
   if not holds then return { holds = true, start = 0, archived = 0 } end
-  return { holds = holds == '1', start = tonumber(start), archived = tonumber(archived), rest = rest, text = text }
+  return { holds = holds == '1', start = tonumber(start), archived = tonumber(archived), rest = rest }
+end
+
+local function cold_of(state)
+  local text = redis.call('HGET', state, 'cold')
+  return text and parse_cold(text) or nil
+end
+
+-- The same archive, of a log that starts at `start` or after it.
+local function cold_from(cold, start)
+  return string.format('1 %d %d %d %s', cold.holds and 1 or 0, math.max(cold.start, math.min(start, cold.archived)),
+    cold.archived, cold.rest)
 end
 
 local function message(reply)
@@ -434,9 +443,8 @@ local function start_at(keys, args)
   local start, below = math.min(tonumber(args[2]), core.next_offset), tonumber(args[3])
   local cold = cold_of(keys[2])
   if args[5] == 'delete' then
-    if cold and cold.text and start > cold.start and cold.start < cold.archived then
-      redis.call('HSET', keys[2], 'cold', string.format('1 %d %d %d %s', cold.holds and 1 or 0,
-        math.min(start, cold.archived), cold.archived, cold.rest))
+    if cold and start > cold.start and cold.start < cold.archived then
+      redis.call('HSET', keys[2], 'cold', cold_from(cold, start))
     end
   elseif args[5] ~= 'drop' and (args[5] == 'held' or (cold and cold.holds)) then
     local most = cold and cold.archived or 0
@@ -513,16 +521,19 @@ local function adopt(keys, args)
 end
 
 -- Notes what is archived. args: topic id, leader epoch, the note that is expected (or empty), the note (or empty: none any
--- more). Answers `ok`, `stale` where the note is another one, or `fenced` and the epoch where that is another one.
+-- more). Where nothing was archived before, the log goes on starting where it does: what was deleted meanwhile does not come
+-- back. Answers `ok`, `stale` where the note is another one, or `fenced` and the epoch where that is another one.
 local function note_cold(keys, args)
   local core, refusal = open(keys[2], args[1])
   if not core then return refusal end
   if tonumber(args[2]) ~= core.epoch then return { 'fenced', core.epoch } end
   if (redis.call('HGET', keys[2], 'cold') or '') ~= args[3] then return { 'stale' } end
-  if args[4] == '' then
+  local noted, text = cold_of(keys[2]), args[4]
+  if text == '' then
     redis.call('HDEL', keys[2], 'cold')
   else
-    redis.call('HSET', keys[2], 'cold', args[4])
+    if noted and noted.start >= noted.archived then text = cold_from(parse_cold(text), core.start) end
+    redis.call('HSET', keys[2], 'cold', text)
   end
   tell(keys[1])
   return { 'ok' }

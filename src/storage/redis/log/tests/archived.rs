@@ -84,6 +84,21 @@ async fn deleted_records_are_gone_from_both_parts() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_while_the_first_copy_was_made_does_not_come_back() {
+    for deleted in [7, 15] {
+        let world = with_records(Layout::Batch, 20).await;
+        note(&world, None, Some(cold(0, 0))).await;
+        assert_eq!(world.log.delete_records(&world.id, deleted).await, Ok(deleted));
+        let state = note(&world, Some(cold(0, 0)), Some(cold(0, 12))).await;
+        assert_eq!(state.log_start_offset, deleted);
+        assert_eq!(state.cold, Some(cold(deleted.min(12), 12)));
+        retain(&world, all(Hold::Unarchived)).await;
+        let state = world.load().await;
+        assert_eq!((state.log_start_offset, state.local_start_offset), (deleted, deleted.max(12)));
+    }
+}
+
+#[tokio::test]
 async fn what_is_archived_and_trimmed_in_the_middle_of_a_read_is_not_read_over() {
     for (layout, is_archived) in LAYOUTS.into_iter().flat_map(|layout| [(layout, true), (layout, false)]) {
         let mut world = thousand(layout).await;
