@@ -13,9 +13,12 @@ use super::{
     table::{Table, WRITE},
     writing::{Encoder, Uploads, remove_files},
 };
-use crate::log::{
-    archive::{ArchiveError, ColdBounds, ColdCopy},
-    store::StoredBatch,
+use crate::{
+    log::{
+        archive::{ArchiveError, ColdBounds, ColdCopy},
+        store::StoredBatch,
+    },
+    tasks::in_background,
 };
 
 /// Upkeep takes a file that no version names for abandoned after [`super::upkeep::ABANDONED`]: a copy must be done well before.
@@ -51,7 +54,7 @@ impl Copy {
     ) -> Result<(), ArchiveError> {
         let failed = || ArchiveError::Unavailable("an earlier step of this copy failed".to_owned());
         let (mut encoder, mut uploads) = self.work.take().ok_or_else(failed)?;
-        let encoded = tokio::task::spawn_blocking(move || {
+        let encoded = in_background(move || {
             let result = encode(&mut encoder);
             (encoder, result)
         });

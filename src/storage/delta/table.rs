@@ -22,7 +22,7 @@ use super::{
     snapshot::{PROTOCOL, Snapshot},
     store,
 };
-use crate::log::archive::ArchiveError;
+use crate::{log::archive::ArchiveError, tasks::in_background};
 
 /// Others are first this many times in a row before a commit is given up for now.
 const MOST_CONFLICTS: usize = 50;
@@ -275,7 +275,7 @@ impl Table {
     /// A checkpoint of the snapshot, which is the newest that is known.
     pub(super) async fn write_checkpoint(&self, snapshot: Arc<Snapshot>) -> Result<(), ArchiveError> {
         let version = snapshot.version;
-        let encoded = tokio::task::spawn_blocking(move || {
+        let encoded = in_background(move || {
             let actions = snapshot.actions();
             checkpoint::encode(&actions).map(|bytes| (bytes, actions.len()))
         });

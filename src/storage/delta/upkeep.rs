@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     log::archive::{ArchiveError, ColdBounds},
-    tasks::Tasks,
+    tasks::{Tasks, in_background},
 };
 
 /// A file that no version names is taken for abandoned after this; a copy under way is younger ([`super::copy::LONGEST_COPY`]).
@@ -169,7 +169,7 @@ async fn write_joined(
     for file in run {
         let mut group = 0;
         while let Some(batches) = reader.row_group(table, file, group).await? {
-            let encoded = tokio::task::spawn_blocking(move || {
+            let encoded = in_background(move || {
                 let result = batches.iter().try_for_each(|batch| encoder.push_batch(batch));
                 (encoder, result)
             });
