@@ -58,8 +58,10 @@ pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
     const NICE: i32 = 10;
     let (done, result) = oneshot::channel();
     thread::Builder::new().name("background".to_owned()).spawn(move || {
-        // On Linux each thread has a priority of its own. One that can't be lowered works as well, only not as late.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        // Elsewhere a priority is the whole process's. A thread whose priority can't be lowered does not give way, and works.
+        if cfg!(target_os = "linux") {
+            let _ = rustix::process::setpriority_process(None, NICE);
+        }
         let _ = done.send(work());
     })?;
     result.await.map_err(io::Error::other)
@@ -69,6 +71,7 @@ pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn what_can_wait_gives_way_and_says_where_it_failed() {
         let priority = || rustix::process::getpriority_process(None).expect("a thread has one");
