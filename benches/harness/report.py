@@ -93,8 +93,10 @@ def flat(found, before=""):
 def goal_table(goals):
     lines = ["| # | goal | measured | wanted | met | limit |", "|---|---|---|---|---|---|"]
     for goal in goals:
+        if goal["value"] is None:
+            continue
         unit = "x" if goal["unit"] == "x" else f" {goal['unit']}"
-        value = "not measured" if goal["value"] is None else f"{number(goal['value'])}{unit}"
+        value = f"{number(goal['value'])}{unit}"
         met = {True: "yes", False: "**no**", None: "?"}[goal["met"]]
         limit = number(goal.get("limit")) + unit if goal.get("limit") is not None else ""
         lines.append(f"| {goal['goal']} | {goal['what']} | {value} | {goal['relation']} {goal['target']:g}{unit} | {met} | {limit} |")
@@ -103,12 +105,16 @@ def goal_table(goals):
 
 def summary(goals):
     met, known = sum(goal["met"] is True for goal in goals), sum(goal["met"] is not None for goal in goals)
-    return f"{met} of {known} measured goals are met."
+    missing = f"; {len(goals) - known} were not measured" if known < len(goals) else ""
+    return f"{met} of {known} measured goals are met{missing}."
 
 
 def whole(run):
     failed = "\n".join(f"- {text.splitlines()[0]}" for text in run["failures"])
-    parts = [head(run), "## Goals", summary(run["goals"]), goal_table(run["goals"]), "## Figures", work_tables(run), extras_tables(run)]
+    parts = [head(run)]
+    if any(goal["value"] is not None for goal in run["goals"]):
+        parts += ["## Goals", summary(run["goals"]), goal_table(run["goals"])]
+    parts += ["## Figures", work_tables(run), extras_tables(run)]
     if failed:
         parts += ["## Failed", failed]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
