@@ -125,7 +125,14 @@ OTHERS_DROPPED = {
 }
 
 # Topic settings that only Weir has.
-WEIR_SETTINGS = {"weir.durability", "weir.layout", "weir.value.format", "weir.retention.records"}
+WEIR_SETTINGS = {
+    "weir.archive.file.bytes",
+    "weir.archive.zstd.level",
+    "weir.durability",
+    "weir.layout",
+    "weir.retention.records",
+    "weir.value.format",
+}
 SETTINGS_LISTED = {("CreateTopics", "Topics.Configs"), ("DescribeConfigs", "Results.Configs")}
 
 # Kafka fills these lists from hash maps, so their order means nothing. Named: the fields to order them by before ids are numbered.
