@@ -39,9 +39,10 @@ class Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WEIR_")}
         began = time.monotonic()
         # The sink ends with its standard input: with this process, not with whatever this process was given.
-        given = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True, "env": environment}
         with open(self.folder / "log", "w") as log:
-            self.process = subprocess.Popen(command, stderr=log, **given)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=environment
+            )
         self.wait_until_ready(began)
         self.ready_seconds = time.monotonic() - began
         os.set_blocking(self.process.stdout.fileno(), False)

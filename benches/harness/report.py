@@ -90,21 +90,23 @@ def flat(found, before=""):
             yield label, value
 
 
+def measured(goals):
+    return [goal for goal in goals if goal["value"] is not None]
+
+
 def goal_table(goals):
     lines = ["| # | goal | measured | wanted | met | limit |", "|---|---|---|---|---|---|"]
-    for goal in goals:
-        if goal["value"] is None:
-            continue
+    for goal in measured(goals):
         unit = "x" if goal["unit"] == "x" else f" {goal['unit']}"
         value = f"{number(goal['value'])}{unit}"
-        met = {True: "yes", False: "**no**", None: "?"}[goal["met"]]
+        met = "yes" if goal["met"] else "**no**"
         limit = number(goal.get("limit")) + unit if goal.get("limit") is not None else ""
         lines.append(f"| {goal['goal']} | {goal['what']} | {value} | {goal['relation']} {goal['target']:g}{unit} | {met} | {limit} |")
     return "\n".join(lines)
 
 
 def summary(goals):
-    met, known = sum(goal["met"] is True for goal in goals), sum(goal["met"] is not None for goal in goals)
+    met, known = sum(goal["met"] is True for goal in goals), len(measured(goals))
     missing = f"; {len(goals) - known} were not measured" if known < len(goals) else ""
     return f"{met} of {known} measured goals are met{missing}."
 
@@ -112,7 +114,7 @@ def summary(goals):
 def whole(run):
     failed = "\n".join(f"- {text.splitlines()[0]}" for text in run["failures"])
     parts = [head(run)]
-    if any(goal["value"] is not None for goal in run["goals"]):
+    if measured(run["goals"]):
         parts += ["## Goals", summary(run["goals"]), goal_table(run["goals"])]
     parts += ["## Figures", work_tables(run), extras_tables(run)]
     if failed:

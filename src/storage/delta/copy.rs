@@ -11,14 +11,11 @@ use super::{
     actions::Action,
     snapshot::{Snapshot, bounds_actions},
     table::{Table, WRITE},
-    writing::{Encoder, Uploads, remove_files},
+    writing::{Encoder, Uploads, WriteError, remove_files},
 };
-use crate::{
-    log::{
-        archive::{ArchiveError, ColdBounds, ColdCopy},
-        store::StoredBatch,
-    },
-    tasks::in_background,
+use crate::log::{
+    archive::{ArchiveError, ColdBounds, ColdCopy},
+    store::StoredBatch,
 };
 
 /// Upkeep takes a file that no version names for abandoned after [`super::upkeep::ABANDONED`]: a copy must be done well before.
@@ -47,24 +44,20 @@ impl Copy {
         Ok(Self { table, partition, follows, start: from, begun: Instant::now(), work })
     }
 
-    /// Encodes off the reactor, then uploads.
+    /// Encodes, then uploads.
     async fn run(
         &mut self,
-        encode: impl FnOnce(&mut Encoder) -> Result<(), super::writing::WriteError> + Send + 'static,
+        encode: impl FnOnce(&mut Encoder) -> Result<(), WriteError> + Send + 'static,
     ) -> Result<(), ArchiveError> {
         let failed = || ArchiveError::Unavailable("an earlier step of this copy failed".to_owned());
-        let (mut encoder, mut uploads) = self.work.take().ok_or_else(failed)?;
-        let encoded = in_background(move || {
-            let result = encode(&mut encoder);
-            (encoder, result)
-        });
-        let (mut encoder, result) = encoded.await.map_err(|error| ArchiveError::Unavailable(error.to_string()))?;
-        let done = match result {
-            Ok(()) => uploads.take(&mut encoder).await,
-            Err(error) => Err(error.into()),
+        let (encoder, mut uploads) = self.work.take().ok_or_else(failed)?;
+        let done = async {
+            let mut encoder = encoder.in_background(encode).await?;
+            uploads.take(&mut encoder).await?;
+            Ok(encoder)
         };
-        match done {
-            Ok(()) => {
+        match done.await {
+            Ok(encoder) => {
                 self.work = Some((encoder, uploads));
                 Ok(())
             }

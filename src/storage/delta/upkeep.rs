@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     log::archive::{ArchiveError, ColdBounds},
-    tasks::{Tasks, in_background},
+    tasks::Tasks,
 };
 
 /// A file that no version names is taken for abandoned after this; a copy under way is younger ([`super::copy::LONGEST_COPY`]).
@@ -169,19 +169,14 @@ async fn write_joined(
     for file in run {
         let mut group = 0;
         while let Some(batches) = reader.row_group(table, file, group).await? {
-            let encoded = in_background(move || {
-                let result = batches.iter().try_for_each(|batch| encoder.push_batch(batch));
-                (encoder, result)
-            });
-            let (returned, result) = encoded.await.map_err(|error| ArchiveError::Unavailable(error.to_string()))?;
-            encoder = returned;
-            result?;
+            let push = move |encoder: &mut Encoder| batches.iter().try_for_each(|batch| encoder.push_batch(batch));
+            encoder = encoder.in_background(push).await?;
             uploads.take(&mut encoder).await?;
             group += 1;
         }
         encoder.skip_to(file.end);
     }
-    encoder.end_file()?;
+    encoder = encoder.in_background(Encoder::end_file).await?;
     uploads.take(&mut encoder).await
 }
 

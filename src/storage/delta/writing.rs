@@ -18,7 +18,7 @@ use super::{
 use crate::{
     log::{archive::ArchiveError, store::StoredBatch},
     protocol::records::{Batch, MalformedRecords, NO_TIMESTAMP, RecordView},
-    tasks::Tasks,
+    tasks::{Tasks, in_background},
 };
 
 /// A row group is cut when its rows take this much before they are encoded, or are so many: what a seek reads and decodes.
@@ -124,6 +124,15 @@ impl Encoder {
     /// Nothing was pushed yet: the first file begins here.
     pub(super) fn begin_at(&mut self, offset: i64) {
         self.next_offset = offset;
+    }
+
+    /// Runs `work`, which encodes much, where clients need not wait for it.
+    pub(super) async fn in_background(
+        mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), WriteError> + Send + 'static,
+    ) -> Result<Self, ArchiveError> {
+        let worked = in_background(move || work(&mut self).map(|()| self)).await;
+        Ok(worked.map_err(|error| ArchiveError::Unavailable(error.to_string()))??)
     }
 
     /// About the bytes at rest; rows that are not yet encoded count a quarter.

@@ -528,12 +528,12 @@ local function note_cold(keys, args)
   if not core then return refusal end
   if tonumber(args[2]) ~= core.epoch then return { 'fenced', core.epoch } end
   if (redis.call('HGET', keys[2], 'cold') or '') ~= args[3] then return { 'stale' } end
-  local noted, text = cold_of(keys[2]), args[4]
-  if text == '' then
+  local expected, cold = parse_cold(args[3]), args[4]
+  if cold == '' then
     redis.call('HDEL', keys[2], 'cold')
   else
-    if noted and noted.start >= noted.archived then text = cold_from(parse_cold(text), core.start) end
-    redis.call('HSET', keys[2], 'cold', text)
+    if args[3] ~= '' and expected.start >= expected.archived then cold = cold_from(parse_cold(cold), core.start) end
+    redis.call('HSET', keys[2], 'cold', cold)
   end
   tell(keys[1])
   return { 'ok' }
