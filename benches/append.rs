@@ -157,7 +157,8 @@ async fn main() {
             let started = cpu(&mut connection).await;
             let mut offset = 0;
             loop {
-                let read = Read { offset, max_bytes: 1 << 20, end_offset: i64::MAX, codec: Codec::None };
+                let read =
+                    Read { offset, max_bytes: 1 << 20, end_offset: i64::MAX, codec: Codec::None, in_background: false };
                 let batches = logs.read(&id, read).await.expect("Redis is up");
                 let Some(last) = batches.last() else { break };
                 offset = last.last_offset + 1;

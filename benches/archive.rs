@@ -130,7 +130,8 @@ async fn run(options: &DeltaOptions, place: &str, kind: &str, records: &Records)
     let (begun, cpu_before) = (Instant::now(), cpu());
     let mut offset = 0;
     while offset < records.end {
-        let read = Read { offset, max_bytes: FETCH_BYTES, end_offset: i64::MAX, codec: Codec::None };
+        let read =
+            Read { offset, max_bytes: FETCH_BYTES, end_offset: i64::MAX, codec: Codec::None, in_background: false };
         let batches = archive.read(&partition, read).await.expect("a read");
         offset = batches.last().expect("a batch").last_offset + 1;
     }
@@ -144,7 +145,8 @@ async fn run(options: &DeltaOptions, place: &str, kind: &str, records: &Records)
         archive.bounds(&partition).await.expect("bounds");
         let offset = random.random_range(0..records.end);
         let begun = Instant::now();
-        let read = Read { offset, max_bytes: FETCH_BYTES, end_offset: i64::MAX, codec: Codec::None };
+        let read =
+            Read { offset, max_bytes: FETCH_BYTES, end_offset: i64::MAX, codec: Codec::None, in_background: false };
         let batches = archive.read(&partition, read).await.expect("a read");
         seeks.push(begun.elapsed());
         assert_eq!(batches.first().expect("a batch").base_offset, offset);

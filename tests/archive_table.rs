@@ -88,7 +88,7 @@ async fn copy(archive: &DeltaArchive, index: i32, offsets: std::ops::Range<i64>)
 }
 
 async fn read(archive: &DeltaArchive, offset: i64) -> Result<Vec<i64>, ArchiveError> {
-    let read = Read { offset, max_bytes: usize::MAX, end_offset: i64::MAX, codec: Codec::None };
+    let read = Read { offset, max_bytes: usize::MAX, end_offset: i64::MAX, codec: Codec::None, in_background: false };
     let mut offsets = Vec::new();
     for stored in archive.read(&partition(0), read).await? {
         let batch = Batch::parse(stored.batch.to_bytes()).expect("a batch");
@@ -238,7 +238,7 @@ async fn a_seek_reads_one_footer_and_one_row_group() {
     let other = s3.archive();
     other.bounds(&partition(0)).await.expect("bounds");
     s3.requests();
-    let read = Read { offset: 14, max_bytes: 1, end_offset: i64::MAX, codec: Codec::None };
+    let read = Read { offset: 14, max_bytes: 1, end_offset: i64::MAX, codec: Codec::None, in_background: false };
     assert_eq!(other.read(&partition(0), read).await.expect("a read")[0].base_offset, 14);
     let requests = s3.requests();
     assert_eq!(requests.len(), 2, "{requests:?}");
@@ -287,7 +287,8 @@ async fn copy_large(
 async fn assert_large(archive: &DeltaArchive, offsets: std::ops::Range<i64>) {
     let mut next = offsets.start;
     while next < offsets.end {
-        let read = Read { offset: next, max_bytes: 4 << 20, end_offset: i64::MAX, codec: Codec::None };
+        let read =
+            Read { offset: next, max_bytes: 4 << 20, end_offset: i64::MAX, codec: Codec::None, in_background: false };
         for stored in archive.read(&partition(0), read).await.expect("a read") {
             let batch = Batch::parse(stored.batch.to_bytes()).expect("a batch");
             for record in batch.records(usize::MAX).expect("records").iter().map(|record| record.expect("a record")) {

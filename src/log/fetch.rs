@@ -330,7 +330,13 @@ impl Fetch<'_> {
                     continue;
                 }
                 left -= max_bytes;
-                let read = Read { offset: position, max_bytes, end_offset: bounds.high_watermark, codec: wanted.codec };
+                let read = Read {
+                    offset: position,
+                    max_bytes,
+                    end_offset: bounds.high_watermark,
+                    codec: wanted.codec,
+                    in_background: false,
+                };
                 let partition = wanted.partition.clone();
                 reads.push(async move { (place, max_bytes, partition.read(read).await) });
             }

@@ -275,12 +275,14 @@ pub struct Read {
     pub end_offset: i64,
     /// How `record` entries are encoded.
     pub codec: Codec,
+    /// No client waits for it: what takes long gives way to those that do.
+    pub in_background: bool,
 }
 
 impl Read {
-    /// Without compression where the storage encodes: for who encodes it another way.
-    pub fn uncompressed(offset: i64, max_bytes: usize, end_offset: i64) -> Self {
-        Self { offset, max_bytes, end_offset, codec: Codec::None }
+    /// For who encodes it another way, and has time.
+    pub fn for_copy(offset: i64, max_bytes: usize, end_offset: i64) -> Self {
+        Self { offset, max_bytes, end_offset, codec: Codec::None, in_background: true }
     }
 }
 

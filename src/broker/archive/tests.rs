@@ -606,7 +606,13 @@ impl Broker {
         let mut got = Vec::new();
         let mut next = claimed.log_start_offset;
         while next < end {
-            let read = log::store::Read { offset: next, max_bytes: 2_000, end_offset: end, codec: Codec::None };
+            let read = log::store::Read {
+                offset: next,
+                max_bytes: 2_000,
+                end_offset: end,
+                codec: Codec::None,
+                in_background: false,
+            };
             let Some(batches) = self.partition(topic).read(read).await.expect("it can be read") else {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 continue;

@@ -96,7 +96,7 @@ impl Archiver {
         if is_full || work.tier.local_retention_bytes.is_some_and(is_over) {
             return Ok(true);
         }
-        let first = self.store.read(work.id, Read::uncompressed(from, 1, end)).await?;
+        let first = self.store.read(work.id, Read::for_copy(from, 1, end)).await?;
         let lag = i64::try_from(self.options.lag.as_millis()).unwrap_or(i64::MAX);
         let longest = work.tier.local_retention_ms.map_or(lag, |kept| kept.min(lag));
         let oldest = self.clock.now_ms().saturating_sub(longest);
@@ -120,7 +120,7 @@ impl Archiver {
         let mut copy = None;
         let (began, mut bytes, mut records) = (Instant::now(), 0_u64, 0_u64);
         loop {
-            let batches = self.store.read(work.id, Read::uncompressed(offset, max_bytes, end)).await?;
+            let batches = self.store.read(work.id, Read::for_copy(offset, max_bytes, end)).await?;
             let (Some(first), Some(last)) = (batches.first(), batches.last()) else { break };
             if copy.is_none() {
                 let from = archived_end.unwrap_or(first.base_offset);

@@ -363,7 +363,13 @@ impl Reader {
             return Ok(None);
         }
         let rows = self.rows_of(table, file, &footer, group).await.map_err(told)?;
-        let everything = Read { offset: file.start, max_bytes: usize::MAX, end_offset: file.end, codec: Codec::None };
+        let everything = Read {
+            offset: file.start,
+            max_bytes: usize::MAX,
+            end_offset: file.end,
+            codec: Codec::None,
+            in_background: false,
+        };
         let (filling, result) = encode(rows, file.start, everything, Filling::default()).await;
         result.map_err(|fault| told(RangeFault { fault, start: file.start, end: file.end }))?;
         Ok(Some(filling.batches))

@@ -19,7 +19,8 @@ use crate::{
 
 /// 2026-11-23 00:00 UTC.
 pub(super) const MIDNIGHT: i64 = 1_795_392_000_000;
-pub(super) const EVERYTHING: Read = Read { offset: 0, max_bytes: usize::MAX, end_offset: i64::MAX, codec: Codec::None };
+pub(super) const EVERYTHING: Read =
+    Read { offset: 0, max_bytes: usize::MAX, end_offset: i64::MAX, codec: Codec::None, in_background: false };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {

@@ -18,15 +18,15 @@ use crate::{
         BatchBuilder, BatchHeader, BatchOptions, Codec, Compression, EndTransactionMarker, NewRecord, PlacedBatch,
         ProducerStamp, TimestampType,
     },
-    tasks::aside,
+    tasks::{aside, in_background},
 };
 
 /// Readers' places that are kept for a partition.
 const MOST_CURSORS: usize = 64;
 /// Entries of one `XRANGE`.
 const MOST_ENTRIES: u64 = 2_000;
-/// So many are encoded aside.
-const MANY_ENTRIES: usize = 200;
+/// What more than so many bytes hold is encoded aside.
+const LONG_ANSWER: usize = 64 << 10;
 /// A batch made of `record` entries is cut at this size, before compression.
 const BUILT_BATCH_BYTES: usize = 256 << 10;
 /// Marks that are looked at ahead of a reader: it reads no further than to the last of them in one go.
@@ -70,28 +70,20 @@ impl RedisLog {
                     cursor.until = end;
                 }
             }
-            let (range, entries) = match self.read_ahead.take(partition, generation, cursor.from).await {
-                Some((range, answer)) => (range, self.entries_of(partition, Ok(answer))?),
+            let (range, answer) = match self.read_ahead.take(partition, generation, cursor.from).await {
+                Some((range, answer)) => (range, answer),
                 None => {
                     let range = cursor.range(&core, assembler.room());
-                    (range, self.entries(partition, range).await?)
+                    (range, self.answer(partition, range).await?)
                 }
             };
-            // Records are encoded while Redis answers what other partitions ask for.
-            let turn = match entries.len() >= MANY_ENTRIES {
-                true => self.encoders.acquire().await.ok(),
-                false => None,
-            };
-            let is_short = u64::try_from(entries.len()).unwrap_or(u64::MAX) < range.count;
-            if let Some(bytes) = entries.iter().map(Entry::size).sum::<usize>().checked_div(entries.len()) {
+            let taken;
+            (assembler, taken) = self.assemble(assembler, answer).await?;
+            let is_short = u64::try_from(taken.entries).unwrap_or(u64::MAX) < range.count;
+            if let Some(bytes) = taken.bytes.checked_div(taken.entries) {
                 cursor.entry_bytes = u64::try_from(bytes).unwrap_or(1).max(1);
             }
-            let last = entries.last().map(|entry| entry.id);
-            let foreign = match turn {
-                Some(_turn) => aside(|| assembler.take_all(entries)),
-                None => assembler.take_all(entries),
-            };
-            for id in foreign {
+            for id in taken.foreign {
                 self.report(partition, &format!("entry {id} of {} is not Weir's", partition.keys.stream));
             }
             if let Some(hole_end) = assembler.cut_at.take() {
@@ -104,7 +96,7 @@ impl RedisLog {
                 assembler.hole_until = hole_end;
                 continue;
             }
-            cursor.from = match last {
+            cursor.from = match taken.last {
                 Some(last) if !is_short => last.after(),
                 _ => range.until,
             };
@@ -129,6 +121,22 @@ impl RedisLog {
             }
         }
         Ok(batches)
+    }
+
+    /// Records are encoded while Redis answers what other partitions ask for.
+    async fn assemble(&self, mut assembler: Assembler, answer: Bytes) -> Result<(Assembler, Answered), StoreError> {
+        let (nobody_waits, is_long) = (assembler.read.in_background, answer.len() > LONG_ANSWER);
+        let take = move || assembler.take_answer(answer).map(|taken| (assembler, taken));
+        let taken = if nobody_waits {
+            let taken = in_background(take).await;
+            taken.map_err(|error| StoreError::NotReady(format!("what was read can't be made batches: {error}")))?
+        } else if is_long {
+            let _turn = self.encoders.acquire().await;
+            aside(take)
+        } else {
+            take()
+        };
+        taken.ok_or_else(not_entries)
     }
 
     /// Also whether the reader goes on where one was before.
@@ -165,19 +173,21 @@ impl RedisLog {
     }
 
     pub(super) async fn entries(&self, partition: &Partition, range: Range) -> Result<Vec<Entry>, StoreError> {
-        let answer = self.at(partition).read_long(xrange(partition, range), expected(range)).await;
-        self.entries_of(partition, answer)
+        Entry::list(self.answer(partition, range).await?).ok_or_else(not_entries)
     }
 
-    fn entries_of(&self, partition: &Partition, answer: Result<Bytes, StoreError>) -> Result<Vec<Entry>, StoreError> {
-        let answer = match answer {
+    async fn answer(&self, partition: &Partition, range: Range) -> Result<Bytes, StoreError> {
+        match self.at(partition).read_long(xrange(partition, range), expected(range)).await {
             Err(StoreError::Refused(text)) if text.contains("WRONGTYPE") => {
-                return Err(self.quarantined(partition, format!("{} is no stream", partition.keys.stream)));
+                Err(self.quarantined(partition, format!("{} is no stream", partition.keys.stream)))
             }
-            answer => answer?,
-        };
-        Entry::list(answer).ok_or_else(|| unexpected("XRANGE", &"something else"))
+            answer => answer,
+        }
     }
+}
+
+fn not_entries() -> StoreError {
+    unexpected("XRANGE", &"something else")
 }
 
 fn xrange(partition: &Partition, range: Range) -> Cmd {
@@ -221,6 +231,15 @@ enum Taken {
     /// It does not fit any more.
     NoMore,
     Foreign,
+}
+
+/// What came with one answer.
+struct Answered {
+    entries: usize,
+    bytes: usize,
+    last: Option<EntryId>,
+    /// Those that are not Weir's.
+    foreign: Vec<EntryId>,
 }
 
 /// Makes batches of entries that come in order.
@@ -286,7 +305,15 @@ impl Assembler {
         u64::try_from(self.read.max_bytes.saturating_sub(self.bytes + built)).unwrap_or(u64::MAX)
     }
 
-    /// Takes entries as far as they fit. Answers which of them are not Weir's.
+    /// Takes the entries of an answer as far as they fit; `None` where it has something else.
+    fn take_answer(&mut self, answer: Bytes) -> Option<Answered> {
+        let entries = Entry::list(answer)?;
+        let bytes = entries.iter().map(Entry::size).sum();
+        let (count, last) = (entries.len(), entries.last().map(|entry| entry.id));
+        Some(Answered { entries: count, bytes, last, foreign: self.take_all(entries) })
+    }
+
+    /// Answers which entries are not Weir's.
     fn take_all(&mut self, entries: Vec<Entry>) -> Vec<EntryId> {
         let mut foreign = Vec::new();
         self.at_head = true;

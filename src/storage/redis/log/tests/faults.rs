@@ -293,7 +293,7 @@ async fn whatever_connections_break_each_batch_is_stored_once_and_in_order() {
     let (log, _guard) = broker(&world.redis, Options::default()).await;
     let end = log.load(&world.id).await.expect("Redis is up").next_offset;
     assert_eq!(end, sent_by.iter().map(|count| i64::from(*count)).sum::<i64>());
-    let read = Read { offset: 0, max_bytes: 100 << 20, end_offset: i64::MAX, codec: Codec::None };
+    let read = Read { offset: 0, max_bytes: 100 << 20, end_offset: i64::MAX, codec: Codec::None, in_background: false };
     let records: Vec<Got> = log.read(&world.id, read).await.expect("Redis is up").iter().flat_map(got).collect();
     assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), (0..end).collect::<Vec<i64>>());
     for (producer, count) in sent_by.iter().enumerate() {

@@ -262,7 +262,8 @@ async fn a_hole_of_many_marks_is_read_over() {
         assert_eq!(count, removed.len());
         let other = world.other_broker().await;
         for offset in [0, 600] {
-            let read = Read { offset, max_bytes: 10 << 20, end_offset: i64::MAX, codec: Codec::None };
+            let read =
+                Read { offset, max_bytes: 10 << 20, end_offset: i64::MAX, codec: Codec::None, in_background: false };
             let batches = other.read(&world.id, read).await.expect("Redis is up");
             let offsets: Vec<i64> = batches.iter().flat_map(got).map(|record| record.offset).collect();
             assert_eq!(offsets, (offset..500).chain(4_500..5_000).collect::<Vec<i64>>());

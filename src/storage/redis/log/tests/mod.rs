@@ -117,7 +117,7 @@ impl World {
     }
 
     pub(super) async fn read(&self, offset: i64, max_bytes: usize) -> Vec<StoredBatch> {
-        let read = Read { offset, max_bytes, end_offset: i64::MAX, codec: Codec::None };
+        let read = Read { offset, max_bytes, end_offset: i64::MAX, codec: Codec::None, in_background: false };
         self.log.read(&self.id, read).await.expect("Redis is up")
     }
 

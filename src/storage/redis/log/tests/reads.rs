@@ -97,7 +97,7 @@ async fn records_are_compressed_as_the_reader_asks() {
     let world = thousand(RECORD).await;
     let plain = world.records(0).await;
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        let read = Read { offset: 0, max_bytes: 1 << 20, end_offset: i64::MAX, codec };
+        let read = Read { offset: 0, max_bytes: 1 << 20, end_offset: i64::MAX, codec, in_background: false };
         let batches = world.log.read(&world.id, read).await.expect("Redis is up");
         assert_eq!(Batch::parse(batches[0].batch.to_bytes()).expect("it is a batch").header().codec(), Ok(codec));
         assert_eq!(batches.iter().flat_map(got).collect::<Vec<_>>(), plain);
@@ -117,7 +117,7 @@ async fn any_offset_is_found_without_a_cursor() {
         }
         let other = world.other_broker().await;
         for offset in (0..3000).step_by(101) {
-            let read = Read { offset, max_bytes: 1, end_offset: i64::MAX, codec: Codec::None };
+            let read = Read { offset, max_bytes: 1, end_offset: i64::MAX, codec: Codec::None, in_background: false };
             let batches = other.read(&world.id, read).await.expect("Redis is up");
             assert!(batches[0].base_offset <= offset && offset <= batches[0].last_offset, "{offset}");
             assert!(layout == Layout::Batch || batches[0].base_offset == offset);
@@ -138,7 +138,7 @@ async fn marks_lead_to_any_offset_of_a_large_log() {
         assert!((2..=5).contains(&count), "{count} marks");
         let other = world.other_broker().await;
         for offset in (0..4800).step_by(331) {
-            let read = Read { offset, max_bytes: 1, end_offset: i64::MAX, codec: Codec::None };
+            let read = Read { offset, max_bytes: 1, end_offset: i64::MAX, codec: Codec::None, in_background: false };
             let batches = other.read(&world.id, read).await.expect("Redis is up");
             assert!(batches[0].base_offset <= offset && offset <= batches[0].last_offset, "{offset}");
         }
