@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from .works import run_cell
 LEAST_FREE_GIB = 4
 
 
-def build(repository, target, features=()):
+def _build(repository, features):
     """Weir and the generator in one go, so that both share what is built; the generator's path has a hash in it."""
     command = ["cargo", "build", "--release", "--locked", "--bin", "weir", "--bench", "load", *(f"--features={name}" for name in features)]
     done = subprocess.run(
@@ -30,6 +31,17 @@ def build(repository, target, features=()):
         if message.get("executable"):
             found[message["target"]["name"]] = message["executable"]
     return found["weir"], found["load"]
+
+
+def built(repository, features=(), again=True):
+    """The paths of Weir and of the generator, as they were built before unless `again`."""
+    if again:
+        return _build(repository, features)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", repository / "target")) / "release"
+    generators = [path for path in (target / "deps").glob("load-*") if path.suffix == "" and os.access(path, os.X_OK)]
+    if not generators or not (target / "weir").exists():
+        sys.exit("nothing is built: run without --no-build")
+    return target / "weir", max(generators, key=lambda path: path.stat().st_mtime)
 
 
 class Bench:
