@@ -12,7 +12,7 @@ use crate::log::{
 };
 
 /// What is read from the storage at once: producers wait for as long as Redis takes to answer it.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 /// A file that grows slowly (`archive.rate.bytes`) is closed after this.
 const LONGEST_COPY: Duration = Duration::from_secs(3_600);
 
