@@ -37,8 +37,10 @@ pub struct Redis {
     arguments: Vec<String>,
 }
 
+/// Below those that the system gives to connections and to who asks for any: a server that restarts finds it free.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| rand::random_range(20_000..32_768)).find(is_free).expect("a free port")
 }
 
 /// None where somebody else has taken the port meanwhile.
