@@ -19,11 +19,7 @@ const RECOVERY: Duration = Duration::from_secs(30);
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-static BACKGROUND: Background = Background {
-    spare: LazyLock::new(|| threads(true)),
-    share: LazyLock::new(|| threads(false)),
-    starved_at: Mutex::new(None),
-};
+static BACKGROUND: Background = Background::new();
 
 /// Runs `work`, which takes long and can wait, on a thread that gives way to those that serve clients: it gets what nobody else
 /// wants of the cores or, for a while after that was next to nothing, a small share of them.
@@ -44,6 +40,14 @@ struct Background {
 }
 
 impl Background {
+    const fn new() -> Self {
+        Self {
+            spare: LazyLock::new(|| threads(true)),
+            share: LazyLock::new(|| threads(false)),
+            starved_at: Mutex::new(None),
+        }
+    }
+
     async fn run<T: Send + 'static>(&'static self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let is_starved = self.starved_at.lock().is_some_and(|at| at.elapsed() < RECOVERY);
         let threads = if is_starved { &self.share } else { &self.spare };
@@ -110,11 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_wait_takes_what_is_idle_and_a_share_where_it_starved() {
-        static BACKGROUND: Background = Background {
-            spare: LazyLock::new(|| threads(true)),
-            share: LazyLock::new(|| threads(false)),
-            starved_at: Mutex::new(None),
-        };
+        static BACKGROUND: Background = Background::new();
         let policy = |policy| ThreadSchedulePolicy::Normal(policy);
         let (_, own) = standing();
         let is_lowered = |nice: i32| nice > own || nice == 19;

@@ -71,7 +71,7 @@ impl RedisLog {
                 }
             }
             let (range, answer) = match self.read_ahead.take(partition, generation, cursor.from).await {
-                Some((range, answer)) => (range, answer),
+                Some(read_ahead) => read_ahead,
                 None => {
                     let range = cursor.range(&core, assembler.room());
                     (range, self.answer(partition, range).await?)
