@@ -3,7 +3,8 @@
 mod support;
 
 use std::{
-    fs,
+    fs::{self, File},
+    net::SocketAddr,
     path::Path,
     process::Command,
     sync::{
@@ -14,9 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kafka_protocol::messages::ProduceRequest;
 use support::{
     Connection, PATIENCE, Weir,
-    ledger::{create_topic, new_producer, read_all, write_until},
+    ledger::{attempt, batch, create_topic, new_producer, produce_request, read_all, write_until},
+    process::{eventually, processes_in},
+    servers::{Broker, OLD, Redis, newer},
 };
 
 /// `kill -9` of the private Redis whose folder is `data`.
@@ -98,4 +102,64 @@ fn a_stopped_broker_ends_well_and_keeps_everything() {
         assert!(weir.stop(), "SIGTERM ends it with code 0");
         weir.restart();
     });
+}
+
+/// Takes away the second half of the last transaction that Redis wrote in this folder, as a death in the middle of a write does.
+fn cut_the_last_transaction(data: &Path) {
+    let name = |path: &Path| path.to_string_lossy().ends_with(".incr.aof");
+    let files =
+        fs::read_dir(data.join("appendonlydir")).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let path = files.filter(|path| name(path)).max().expect("a file");
+    let bytes = fs::read(&path).expect("readable");
+    let begin = b"*1\r\n$5\r\nMULTI\r\n";
+    let start = bytes.windows(begin.len()).rposition(|window| window == begin).expect("a transaction");
+    assert!(bytes[start..].windows(4).filter(|window| window == b"XADD").count() > 10, "it is an append");
+    let length = (start + bytes.len()) / 2;
+    File::options().write(true).open(&path).and_then(|file| file.set_len(length as u64)).expect("cut");
+}
+
+fn acknowledged(address: SocketAddr, request: &ProduceRequest) {
+    assert!(eventually(|| attempt(address, request) == Some(0)), "the batch is not taken");
+}
+
+/// `die` kills Redis, does what it is told to its files, and starts it again.
+fn a_torn_write_takes_nothing_with_it(address: SocketAddr, mut die: impl FnMut(&dyn Fn(&Path))) {
+    create_topic(address, &[("weir.layout", "record")]);
+    let append = |first, count| {
+        let producer = new_producer(&mut Connection::to(address));
+        acknowledged(address, &produce_request(batch(producer, first, count)));
+    };
+    append(0, 10);
+    append(1_010, 40);
+    die(&cut_the_last_transaction);
+    append(10, 40);
+    assert_eq!(read_all(address), (0..50).collect::<Vec<_>>());
+    die(&|_| {});
+    append(50, 10);
+    assert_eq!(read_all(address), (0..60).collect::<Vec<_>>(), "after the second death");
+}
+
+#[test]
+fn a_torn_write_of_the_embedded_redis_takes_nothing_with_it() {
+    let mut weir = Weir::start(&[]);
+    let folder = weir.data_dir();
+    a_torn_write_takes_nothing_with_it(weir.address, |cut| {
+        weir.kill();
+        assert!(eventually(|| processes_in(&folder).is_empty()), "Redis goes on");
+        cut(&folder);
+        weir.restart();
+    });
+}
+
+#[test]
+fn a_torn_write_of_an_own_redis_takes_nothing_with_it() {
+    for program in [OLD, newer()] {
+        let mut redis = Redis::run(program, &["--appendonly", "yes", "--appendfsync", "no"]);
+        let broker = Broker::start(&["--redis-url", &redis.url()]).expect("a broker");
+        a_torn_write_takes_nothing_with_it(broker.address, |cut| {
+            redis.kill();
+            cut(redis.folder.path());
+            redis.start_again();
+        });
+    }
 }

@@ -275,6 +275,7 @@ impl Client {
             let refusal = (ErrorKind::Server(ServerErrorKind::ReadOnly), "it is a replica");
             return Err(RedisError::from(refusal));
         }
+        durability::torn::leave(&connection, &told).await?;
         scripts::load(&connection).await?;
         for channel in self.options.keyspace.channels() {
             news.subscribe(&channel).await?;

@@ -4,6 +4,7 @@
 mod barrier;
 mod node;
 mod standing;
+pub(super) mod torn;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 

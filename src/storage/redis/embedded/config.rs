@@ -17,7 +17,8 @@ pub(super) fn text(options: &Options, data_dir: &Path, socket: &Path, log: &Path
         // Every write is in the kernel's hands before it is answered; Weir syncs the file once a second.
         ("appendonly", "yes"),
         ("appendfsync", "no"),
-        ("aof-load-truncated", "yes"),
+        // Weir cuts off what was written in part, before.
+        ("aof-load-truncated", "no"),
         ("save", ""),
         // Rewriting a small file costs more than the space it gives back.
         ("auto-aof-rewrite-min-size", "2gb"),

@@ -9,6 +9,7 @@ mod config;
 mod directory;
 mod process;
 mod sync;
+mod torn;
 
 use std::{
     io,

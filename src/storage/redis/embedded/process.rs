@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -12,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, ChildStdin, Command};
 use tracing::{info, warn};
 
-use super::{super::room, EmbeddedError, Options, config, directory::Directory};
+use super::{super::room, EmbeddedError, Options, config, directory::Directory, torn};
 
 /// Runs the server, and ends it when the pipe on standard input closes, which is when the broker is gone.
 /// Standard output is the lock: the server inherits it, the watcher gives it back. The kernel hangs up a process group that loses
@@ -59,6 +60,12 @@ impl Process {
             return Err(EmbeddedError::DiskFull { dir: directory.path().to_owned() });
         }
         let program = found(&options.program)?;
+        let data_dir = directory.path().to_owned();
+        let cut = tokio::task::spawn_blocking(move || torn::cut(&data_dir)).await.map_err(io::Error::other).flatten();
+        let cut = cut.map_err(|error| directory.failed(&error))?;
+        if cut > 0 {
+            info!(bytes = cut, "cut off the file what an earlier redis-server had not written to its end");
+        }
         let log_path = directory.path().join("redis.log");
         let config_path = directory.path().join("redis.conf");
         let log = fs::write(&config_path, config::text(options, directory.path(), socket, &log_path))
