@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::{
     actions::Action,
     snapshot::{Snapshot, bounds_actions},
-    table::{Table, WRITE},
+    table::{RECENT, Table, WRITE},
     writing::{Encoder, Uploads, WriteError, remove_files},
 };
 use crate::log::{
@@ -35,7 +35,7 @@ pub(super) struct Copy {
 impl Copy {
     pub(super) async fn begin(uploads: Uploads, from: i64, zstd_level: i32) -> Result<Self, ArchiveError> {
         let (table, partition) = (uploads.table().clone(), uploads.partition());
-        let snapshot = table.snapshot(Duration::ZERO).await?;
+        let snapshot = table.snapshot(RECENT).await?;
         let follows = end_of(&snapshot, partition);
         if let Some(end_offset) = follows.filter(|end| *end != from) {
             return Err(ArchiveError::Overtaken { end_offset });

@@ -141,7 +141,7 @@ impl DeltaArchive {
     pub fn open(options: DeltaOptions, tasks: Tasks) -> Result<Self, ArchiveError> {
         let (store, root) = store::open(&options)?;
         let reader = Arc::new(Reader::new(tasks.clone(), options.cache_bytes));
-        let upkeep_reader = Arc::new(Reader::new(tasks.clone(), UPKEEP_CACHE_BYTES));
+        let upkeep_reader = Arc::new(Reader::new(tasks.clone(), UPKEEP_CACHE_BYTES).in_background());
         Ok(Self { store, root, options, reader, upkeep_reader, tasks, tables: Mutex::default() })
     }
 

@@ -21,7 +21,7 @@ use crate::{
         store::{Read, StoredBatch, TimestampedOffset},
     },
     protocol::records::Codec,
-    tasks::Tasks,
+    tasks::{Tasks, in_background},
 };
 
 /// Row groups that are fetched and decoded at once.
@@ -38,6 +38,8 @@ type GroupKey = (Arc<str>, usize);
 
 pub(super) struct Reader {
     tasks: Tasks,
+    /// Nobody waits for what it decodes.
+    is_in_background: bool,
     indexes: Cache<Arc<str>, FileIndex>,
     rows: Cache<GroupKey, Rows>,
     reads: Semaphore,
@@ -71,10 +73,24 @@ impl Reader {
     pub(super) fn new(tasks: Tasks, cache_bytes: usize) -> Self {
         Self {
             tasks,
+            is_in_background: false,
             indexes: Cache::new(cache_bytes / 4),
             rows: Cache::new(cache_bytes),
             reads: Semaphore::new(PARALLEL_READS),
             ends: Mutex::default(),
+        }
+    }
+
+    /// A reader whose work gives way to clients.
+    pub(super) fn in_background(self) -> Self {
+        Self { is_in_background: true, ..self }
+    }
+
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        if self.is_in_background {
+            in_background(work).await.map_err(|error| unavailable(&error))
+        } else {
+            tokio::task::spawn_blocking(work).await.map_err(|error| unavailable(&error))
         }
     }
 
@@ -152,7 +168,7 @@ impl Reader {
                 if sequential {
                     self.read_ahead(table, partition, file, group + 1);
                 }
-                let (filled, result) = encode(rows, at, read, std::mem::take(filling)).await;
+                let (filled, result) = self.encode(rows, at, read, std::mem::take(filling)).await;
                 *filling = filled;
                 result.map_err(|fault| RangeFault { fault, start: held.first_offset, end: held.last_offset + 1 })?;
                 at = filling.batches.last().map_or(at, |batch| batch.last_offset + 1);
@@ -212,8 +228,7 @@ impl Reader {
             let footer = file.size.saturating_sub(file.footer)..file.size;
             let tail = self.fetch(table, file, footer).await?;
             // A file of many row groups has a long one.
-            let parsed = tokio::task::spawn_blocking(move || FileIndex::parse(&tail)).await;
-            Ok(parsed.map_err(|error| unavailable(&error))??)
+            Ok(self.work(move || FileIndex::parse(&tail)).await??)
         };
         let index = self.indexes.get(key, FileIndex::memory, load).await;
         index.map_err(|fault| RangeFault { fault, start: file.start, end: file.end })
@@ -231,12 +246,23 @@ impl Reader {
             let _permit = self.reads.acquire().await.map_err(|error| unavailable(&error))?;
             let bytes = self.fetch(table, file, footer.range(group)).await?;
             let footer = footer.clone();
-            let decoded = tokio::task::spawn_blocking(move || footer.decode(group, bytes)).await;
-            Ok(decoded.map_err(|error| unavailable(&error))??)
+            Ok(self.work(move || footer.decode(group, bytes)).await??)
         };
         let held = footer.groups().get(group);
         let (start, end) = held.map_or((file.start, file.end), |held| (held.first_offset, held.last_offset + 1));
         self.rows.get(key, Rows::memory, load).await.map_err(|fault| RangeFault { fault, start, end })
+    }
+
+    /// What it was filled with so far comes back even where more fails.
+    async fn encode(&self, rows: Arc<Rows>, at: i64, read: Read, mut filling: Filling) -> (Filling, Result<(), Fault>) {
+        let encoded = self.work(move || {
+            let result = rows.encode(at, read.end_offset, read.max_bytes, read.codec, &mut filling);
+            (filling, result)
+        });
+        match encoded.await {
+            Ok((filling, result)) => (filling, result.map_err(|error| Fault::Damaged(error.to_string()))),
+            Err(fault) => (Filling::default(), Err(fault)),
+        }
     }
 
     async fn fetch(&self, table: &Table, file: &DataFile, range: std::ops::Range<u64>) -> Result<Bytes, Fault> {
@@ -370,7 +396,7 @@ impl Reader {
             codec: Codec::None,
             in_background: false,
         };
-        let (filling, result) = encode(rows, file.start, everything, Filling::default()).await;
+        let (filling, result) = self.encode(rows, file.start, everything, Filling::default()).await;
         result.map_err(|fault| told(RangeFault { fault, start: file.start, end: file.end }))?;
         Ok(Some(filling.batches))
     }
@@ -383,16 +409,4 @@ fn could_beat(best: Option<&TimestampedOffset>, timestamp: i64, offset: i64) -> 
 
 fn unavailable(error: &dyn std::fmt::Display) -> Fault {
     Fault::Archive(ArchiveError::Unavailable(error.to_string()))
-}
-
-/// What it was filled with so far comes back even where more fails.
-async fn encode(rows: Arc<Rows>, at: i64, read: Read, mut filling: Filling) -> (Filling, Result<(), Fault>) {
-    let encoded = tokio::task::spawn_blocking(move || {
-        let result = rows.encode(at, read.end_offset, read.max_bytes, read.codec, &mut filling);
-        (filling, result)
-    });
-    match encoded.await {
-        Ok((filling, result)) => (filling, result.map_err(|error| Fault::Damaged(error.to_string()))),
-        Err(error) => (Filling::default(), Err(unavailable(&error))),
-    }
 }

@@ -29,6 +29,8 @@ const MOST_CONFLICTS: usize = 50;
 /// A snapshot older than this lists the log first: versions that it has not seen may be gone. Must be well below the time for
 /// which versions are kept.
 const LOOK_AROUND: Duration = Duration::from_secs(600);
+/// What was read of the log so lately is not read again before a copy: each look is a request that somebody pays for.
+pub(super) const RECENT: Duration = Duration::from_secs(5);
 /// Others may clean up while the log is read; more often than this, something else is wrong.
 const MOST_LOOKS: usize = 3;
 
@@ -96,23 +98,21 @@ impl Table {
 
     /// What is known, read anew if that was longer ago.
     pub(super) async fn snapshot(&self, at_most: Duration) -> Result<Arc<Snapshot>, ArchiveError> {
-        let fresh = |known: &Known| known.read_at.is_some_and(|at| at.elapsed() <= at_most);
-        {
-            let known = self.known.lock();
-            if fresh(&known) {
-                return Ok(known.snapshot.clone());
-            }
+        if let Some(snapshot) = self.read_within(at_most) {
+            return Ok(snapshot);
         }
         let asked = Instant::now();
         let _log = self.log.lock().await;
-        {
-            let known = self.known.lock();
-            // Somebody else has just read it for us.
-            if fresh(&known) || known.read_at.is_some_and(|at| at >= asked) {
-                return Ok(known.snapshot.clone());
-            }
+        // Somebody else may just have read it for us.
+        if let Some(snapshot) = self.read_within(at_most.max(asked.elapsed())) {
+            return Ok(snapshot);
         }
         self.read_log().await
+    }
+
+    fn read_within(&self, at_most: Duration) -> Option<Arc<Snapshot>> {
+        let known = self.known.lock();
+        known.read_at.is_some_and(|at| at.elapsed() <= at_most).then(|| known.snapshot.clone())
     }
 
     /// Reads the log to its end.
@@ -305,9 +305,21 @@ impl Table {
         mut decide: impl FnMut(&Snapshot) -> Result<Option<Vec<Action>>, ArchiveError> + Send,
     ) -> Result<Arc<Snapshot>, ArchiveError> {
         let _log = self.log.lock().await;
+        // The next version can only be made once: if others were first, it is seen there.
+        let mut recent = self.read_within(RECENT);
         for _ in 0..MOST_CONFLICTS {
-            let snapshot = self.read_log().await?;
-            let Some(actions) = decide(&snapshot)? else { return Ok(snapshot) };
+            let is_newest = recent.is_none();
+            let snapshot = match recent.take() {
+                Some(snapshot) => snapshot,
+                None => self.read_log().await?,
+            };
+            let actions = match decide(&snapshot) {
+                Ok(Some(actions)) => actions,
+                // Only the newest tells that nothing can be made.
+                _ if !is_newest => continue,
+                Ok(None) => return Ok(snapshot),
+                Err(error) => return Err(error),
+            };
             let version = snapshot.version + 1;
             let body = self.version_body(version, operation, actions)?;
             if self.put_version(version, &body).await? {
