@@ -42,10 +42,41 @@ pub(in crate::storage::redis) async fn leave(
 /// Whether the file of an earlier life is written on.
 fn may_be_torn(told: &HashMap<String, String>) -> bool {
     let number = |name: &str| told.get(name).and_then(|value| value.parse::<i64>().ok());
-    number("aof_enabled") == Some(1)
+    number("loading") == Some(0)
+        && number("aof_enabled") == Some(1)
         && number("aof_current_size") > number("aof_base_size")
         // None in this life.
         && number("aof_last_rewrite_time_sec") == Some(-1)
         && number("aof_rewrite_in_progress") == Some(0)
         && number("aof_rewrite_scheduled") == Some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_an_earlier_life_may_have_left_is_not_written_on() {
+        let found = |changed: &[(&str, &str)]| {
+            let told = [
+                ("loading", "0"),
+                ("aof_enabled", "1"),
+                ("aof_rewrite_in_progress", "0"),
+                ("aof_rewrite_scheduled", "0"),
+                ("aof_last_rewrite_time_sec", "-1"),
+                ("aof_current_size", "4096"),
+                ("aof_base_size", "88"),
+            ];
+            let told = told.iter().chain(changed).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            may_be_torn(&told.collect())
+        };
+        assert!(found(&[]));
+        assert!(!found(&[("aof_enabled", "0")]), "there is none");
+        assert!(!found(&[("aof_current_size", "88")]), "nothing was written to it");
+        assert!(!found(&[("aof_last_rewrite_time_sec", "0")]), "this life has begun another");
+        assert!(!found(&[("aof_rewrite_in_progress", "1")]));
+        assert!(!found(&[("aof_rewrite_scheduled", "1")]));
+        assert!(!found(&[("loading", "1")]), "it takes no command yet");
+        assert!(!may_be_torn(&HashMap::new()), "a server that does not tell");
+    }
 }
