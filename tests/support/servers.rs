@@ -13,7 +13,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::process::{Ended, eventually, peak_mib, signal, wait, weir_program};
+use super::{
+    PATIENCE,
+    process::{Ended, eventually, peak_mib, signal, wait, weir_program},
+};
 
 /// The distribution's server, and a newer one.
 pub const OLD: &str = "redis-server";
@@ -37,10 +40,22 @@ pub struct Redis {
     arguments: Vec<String>,
 }
 
-/// Below those that the system gives to connections and to who asks for any: a server that restarts finds it free.
+/// Below those that the system gives to connections and to who asks for any, and so is the port of a cluster's bus, 10,000 above: a
+/// server that restarts finds them free.
 pub fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| rand::random_range(20_000..32_768)).find(is_free).expect("a free port")
+    std::iter::repeat_with(|| rand::random_range(10_000..20_000)).find(is_free).expect("a free port")
+}
+
+/// A server listens before it has all the ports that it wants.
+fn answers(socket: &Path) -> bool {
+    let ask = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"PING\r\n")?;
+        stream.read_exact(&mut [0])
+    };
+    ask().is_ok()
 }
 
 /// None where somebody else has taken the port meanwhile.
@@ -59,7 +74,7 @@ fn redis_server(program: &str, folder: &Path, port: u16, arguments: &[String]) -
     let mut has_ended = false;
     let listens = eventually(|| {
         has_ended = matches!(child.try_wait(), Ok(Some(_)));
-        has_ended || UnixStream::connect(&socket).is_ok()
+        has_ended || answers(&socket)
     });
     assert!(listens, "redis-server does not listen");
     (!has_ended).then_some(child)

@@ -64,7 +64,10 @@ impl Process {
         let cut = tokio::task::spawn_blocking(move || torn::cut(&data_dir)).await.map_err(io::Error::other).flatten();
         let cut = cut.map_err(|error| directory.failed(&error))?;
         if cut > 0 {
-            info!(bytes = cut, "cut off the file what an earlier redis-server had not written to its end");
+            info!(
+                bytes = cut,
+                "the append-only file ended in half a write of an earlier redis-server, which is cut off"
+            );
         }
         let log_path = directory.path().join("redis.log");
         let config_path = directory.path().join("redis.conf");
