@@ -5,7 +5,7 @@ mod support;
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -15,7 +15,7 @@ use kafka_protocol::{
 };
 use support::{
     Weir,
-    process::{eventually, processes_in, redis_server_in, signal, wait, weir},
+    process::{eventually, newest_increment_file, processes_in, redis_server_in, signal, wait, weir},
 };
 
 fn redis_in(folder: &Path) -> redis::Connection {
@@ -127,16 +127,6 @@ fn a_second_instance_on_one_directory_is_refused() {
         format!("belongs to a running Weir (process {}): stop it, or give another directory", weir_here.pid());
     assert!(second.stderr.contains(&expected), "{}", second.stderr);
     assert!(answers(&weir_here));
-}
-
-fn newest_increment_file(folder: &Path) -> PathBuf {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder.join("appendonlydir"))
-        .expect("a folder")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
-        .collect();
-    files.sort();
-    files.pop().expect("a file")
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::Path,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,29 +16,21 @@ use std::{
 
 use kafka_protocol::messages::ProduceRequest;
 use support::{
-    Connection, PATIENCE, Weir,
+    Connection, Weir,
     ledger::{attempt, batch, create_topic, new_producer, produce_request, read_all, write_until},
-    process::{eventually, processes_in},
+    process::{eventually, newest_increment_file, processes_in, redis_server_in, signal},
     servers::{Broker, OLD, Redis, newer},
 };
 
 /// `kill -9` of the private Redis whose folder is `data`.
 fn kill_redis(data: &Path) {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            let is_ours = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(data));
-            let is_redis =
-                fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("redis-server"));
-            if is_ours && is_redis {
-                let pid = entry.file_name().into_string().expect("a number");
-                assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill").success());
-                return;
-            }
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("no redis-server runs in {}", data.display());
+    let mut found = None;
+    let runs = eventually(|| {
+        found = redis_server_in(data);
+        found.is_some()
+    });
+    assert!(runs, "no redis-server runs in {}", data.display());
+    signal(found.expect("it runs"), "KILL");
 }
 
 /// Kills by `strike` several times while an idempotent producer writes, then compares what is there with what was acknowledged.
@@ -106,10 +97,7 @@ fn a_stopped_broker_ends_well_and_keeps_everything() {
 
 /// Takes away the second half of the last transaction that Redis wrote in this folder, as a death in the middle of a write does.
 fn cut_the_last_transaction(data: &Path) {
-    let name = |path: &Path| path.to_string_lossy().ends_with(".incr.aof");
-    let files =
-        fs::read_dir(data.join("appendonlydir")).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let path = files.filter(|path| name(path)).max().expect("a file");
+    let path = newest_increment_file(data);
     let bytes = fs::read(&path).expect("readable");
     let begin = b"*1\r\n$5\r\nMULTI\r\n";
     let start = bytes.windows(begin.len()).rposition(|window| window == begin).expect("a transaction");

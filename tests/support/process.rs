@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -98,6 +98,17 @@ pub fn processes_in(folder: &Path) -> Vec<(u32, String)> {
 /// The embedded server's own process.
 pub fn redis_server_in(folder: &Path) -> Option<u32> {
     processes_in(folder).into_iter().find(|(_, name)| name.starts_with("redis-server")).map(|(pid, _)| pid)
+}
+
+/// The append-only file that the Redis of this folder writes on.
+pub fn newest_increment_file(folder: &Path) -> PathBuf {
+    let mut files: Vec<_> = fs::read_dir(folder.join("appendonlydir"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
+        .collect();
+    files.sort();
+    files.pop().expect("a file")
 }
 
 pub fn signal(pid: u32, signal: &str) {

@@ -394,7 +394,7 @@ impl Reader {
             max_bytes: usize::MAX,
             end_offset: file.end,
             codec: Codec::None,
-            in_background: false,
+            in_background: self.is_in_background,
         };
         let (filling, result) = self.encode(rows, file.start, everything, Filling::default()).await;
         result.map_err(|fault| told(RangeFault { fault, start: file.start, end: file.end }))?;

@@ -29,7 +29,7 @@ const MOST_CONFLICTS: usize = 50;
 /// A snapshot older than this lists the log first: versions that it has not seen may be gone. Must be well below the time for
 /// which versions are kept.
 const LOOK_AROUND: Duration = Duration::from_secs(600);
-/// What was read of the log so lately is not read again before a copy: each look is a request that somebody pays for.
+/// What was read of the log so lately is not read again before a copy or a commit: each look is a request that somebody pays for.
 pub(super) const RECENT: Duration = Duration::from_secs(5);
 /// Others may clean up while the log is read; more often than this, something else is wrong.
 const MOST_LOOKS: usize = 3;
@@ -308,10 +308,9 @@ impl Table {
         // The next version can only be made once: if others were first, it is seen there.
         let mut recent = self.read_within(RECENT);
         for _ in 0..MOST_CONFLICTS {
-            let is_newest = recent.is_none();
-            let snapshot = match recent.take() {
-                Some(snapshot) => snapshot,
-                None => self.read_log().await?,
+            let (snapshot, is_newest) = match recent.take() {
+                Some(snapshot) => (snapshot, false),
+                None => (self.read_log().await?, true),
             };
             let actions = match decide(&snapshot) {
                 Ok(Some(actions)) => actions,

@@ -19,7 +19,7 @@ pub(in crate::storage::redis) async fn leave(
     }
     let asked = connection.command(redis::cmd("CONFIG").arg("GET").arg("aof-load-truncated")).await;
     let config = asked.ok().and_then(|answer| from_redis_value::<HashMap<String, String>>(answer).ok());
-    if config.is_some_and(|config| config.get("aof-load-truncated").is_some_and(|value| value == "no")) {
+    if config.as_ref().and_then(|config| config.get("aof-load-truncated")).is_some_and(|value| value == "no") {
         // It does not start with such a file.
         return Ok(());
     }

@@ -26,6 +26,9 @@ use directory::Directory;
 use process::Process;
 pub use sync::Syncer;
 
+/// Where the server keeps its append-only files, below the data directory.
+const APPEND_ONLY_FOLDER: &str = "appendonlydir";
+
 /// How the private server is run.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -31,7 +31,7 @@ pub struct Syncer {
 impl Syncer {
     pub(super) fn new(data_dir: &Path) -> Arc<Self> {
         Arc::new(Self {
-            folder: data_dir.join("appendonlydir"),
+            folder: data_dir.join(super::APPEND_ONLY_FOLDER),
             asked: Mutex::default(),
             wanted: Notify::new(),
             failure: Mutex::default(),

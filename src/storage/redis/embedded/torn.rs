@@ -10,11 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::APPEND_ONLY_FOLDER;
+
 /// Cuts a command, or a transaction, that was written in part off the newest file; answers how many bytes that were. What is damaged
 /// otherwise is left to Redis, which tells of it.
 pub(super) fn cut(data_dir: &Path) -> io::Result<u64> {
     const BUFFER: usize = 256 << 10;
-    let Some(path) = newest(&data_dir.join("appendonlydir"))? else { return Ok(0) };
+    let Some(path) = newest(&data_dir.join(APPEND_ONLY_FOLDER))? else { return Ok(0) };
     let file = match File::options().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         file => file?,
@@ -204,7 +206,7 @@ mod tests {
     fn the_newest_file_of_the_manifest_is_cut() {
         let data_dir = tempfile::tempdir().expect("a folder");
         assert_eq!(cut(data_dir.path()).expect("nothing there"), 0);
-        let folder = data_dir.path().join("appendonlydir");
+        let folder = data_dir.path().join(APPEND_ONLY_FOLDER);
         fs::create_dir(&folder).expect("made");
         let name = |number: u32| format!("appendonly.aof.{number}.incr.aof");
         let manifest = format!(
