@@ -25,6 +25,10 @@ func config(codec sarama.CompressionCodec) *sarama.Config {
 	c.Producer.Compression = codec
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Producer.RequiredAcks = sarama.WaitForAll
+	// Without it sarama 1.61 writes a record twice now and then, to any broker: a partition's first request that meets a
+	// connection just being opened closes it, with another partition's request in flight, and both are sent again.
+	c.Producer.Idempotent = true
+	c.Net.MaxOpenRequests = 1
 	c.Producer.Return.Successes = true
 	c.Producer.MaxMessageBytes = 1 << 20
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
