@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeSet, time::Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use kafka_protocol::{
     messages::{
         ApiKey, DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, GroupId,
@@ -20,9 +20,9 @@ use kafka_protocol::{
         offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics},
         sync_group_request::SyncGroupRequestAssignment,
     },
-    protocol::{Encodable, HeaderVersion, StrBytes, buf::ByteBufMut},
+    protocol::StrBytes,
 };
-use support::{Connection, PATIENCE, Weir};
+use support::{Connection, PATIENCE, Weir, offsets_by_id};
 use uuid::Uuid;
 
 const FAST: &[&str] =
@@ -123,7 +123,7 @@ fn commit(
         .with_member_id(as_member.map_or_else(StrBytes::default, |member| member.member_id.clone()))
         .with_topics(vec![named]);
     let answer: OffsetCommitResponse = match version {
-        10 => broker.call(ApiKey::OffsetCommit as i16, version, &CommitById(request.clone())),
+        10 => broker.call(ApiKey::OffsetCommit as i16, version, &offsets_by_id::Commit(request.clone())),
         version => broker.call(ApiKey::OffsetCommit as i16, version, &request),
     };
     assert_eq!(
@@ -147,7 +147,7 @@ fn fetch(broker: &mut Connection, version: i16, id: &str, topic: (&str, Uuid)) -
     };
     let request = request.with_require_stable(version >= 7);
     let answer: OffsetFetchResponse = match version {
-        10 => broker.call(ApiKey::OffsetFetch as i16, version, &FetchById(request)),
+        10 => broker.call(ApiKey::OffsetFetch as i16, version, &offsets_by_id::Fetch(request)),
         version => broker.call(ApiKey::OffsetFetch as i16, version, &request),
     };
     if version >= 8 {
@@ -167,98 +167,6 @@ fn fetch(broker: &mut Connection, version: i16, id: &str, topic: (&str, Uuid)) -
             partition.metadata.clone().expect("not null").to_string(),
         )
     }
-}
-
-/// OffsetCommit 10, which the codec's schemas lack.
-struct CommitById(OffsetCommitRequest);
-
-/// OffsetFetch 10, likewise.
-struct FetchById(OffsetFetchRequest);
-
-impl HeaderVersion for CommitById {
-    fn header_version(_: i16) -> i16 {
-        2
-    }
-}
-
-impl HeaderVersion for FetchById {
-    fn header_version(_: i16) -> i16 {
-        2
-    }
-}
-
-impl Encodable for CommitById {
-    fn encode<B: ByteBufMut>(&self, out: &mut B, _: i16) -> anyhow::Result<()> {
-        let OffsetCommitRequest { group_id, generation_id_or_member_epoch, member_id, topics, .. } = &self.0;
-        put_text(out, group_id);
-        out.put_i32(*generation_id_or_member_epoch);
-        put_text(out, member_id);
-        out.put_u8(0);
-        put_count(out, topics.len());
-        for topic in topics {
-            out.put_slice(topic.topic_id.as_bytes());
-            put_count(out, topic.partitions.len());
-            for partition in &topic.partitions {
-                out.put_i32(partition.partition_index);
-                out.put_i64(partition.committed_offset);
-                out.put_i32(partition.committed_leader_epoch);
-                put_text(out, partition.committed_metadata.as_deref().unwrap_or(""));
-                out.put_u8(0);
-            }
-            out.put_u8(0);
-        }
-        out.put_u8(0);
-        Ok(())
-    }
-
-    fn compute_size(&self, version: i16) -> anyhow::Result<usize> {
-        let mut out = BytesMut::new();
-        self.encode(&mut out, version)?;
-        Ok(out.len())
-    }
-}
-
-impl Encodable for FetchById {
-    fn encode<B: ByteBufMut>(&self, out: &mut B, _: i16) -> anyhow::Result<()> {
-        put_count(out, self.0.groups.len());
-        for group in &self.0.groups {
-            put_text(out, &group.group_id);
-            out.put_u8(0);
-            out.put_i32(group.member_epoch);
-            match &group.topics {
-                None => out.put_u8(0),
-                Some(topics) => {
-                    put_count(out, topics.len());
-                    for topic in topics {
-                        out.put_slice(topic.topic_id.as_bytes());
-                        put_count(out, topic.partition_indexes.len());
-                        topic.partition_indexes.iter().for_each(|index| out.put_i32(*index));
-                        out.put_u8(0);
-                    }
-                }
-            }
-            out.put_u8(0);
-        }
-        out.put_u8(u8::from(self.0.require_stable));
-        out.put_u8(0);
-        Ok(())
-    }
-
-    fn compute_size(&self, version: i16) -> anyhow::Result<usize> {
-        let mut out = BytesMut::new();
-        self.encode(&mut out, version)?;
-        Ok(out.len())
-    }
-}
-
-/// The length of a compact array or string that is short.
-fn put_count(out: &mut impl BufMut, count: usize) {
-    out.put_u8(u8::try_from(count + 1).expect("short"));
-}
-
-fn put_text(out: &mut impl BufMut, text: &str) {
-    put_count(out, text.len());
-    out.put_slice(text.as_bytes());
 }
 
 fn leave(broker: &mut Connection, version: i16, id: &str, joined: &JoinGroupResponse) -> i16 {
@@ -383,7 +291,7 @@ fn unknown_topics_are_refused_one_by_one() {
     let asked = OffsetFetchRequestGroup::default().with_group_id(group("g")).with_topics(Some(vec![unknown]));
     let all = OffsetFetchRequestGroup::default().with_group_id(group("g")).with_topics(None);
     let request = OffsetFetchRequest::default().with_groups(vec![asked, all]);
-    let answer: OffsetFetchResponse = broker.call(ApiKey::OffsetFetch as i16, 10, &FetchById(request));
+    let answer: OffsetFetchResponse = broker.call(ApiKey::OffsetFetch as i16, 10, &offsets_by_id::Fetch(request));
     assert_eq!(answer.groups[0].topics[0].partitions[0].error_code, 100);
     assert_eq!(answer.groups[1].topics[0].topic_id, topic.1);
     assert_eq!(answer.groups[1].topics[0].partitions[0].committed_offset, 1);

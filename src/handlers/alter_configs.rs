@@ -16,7 +16,7 @@ use kafka_protocol::{
 
 use super::{
     Request,
-    config_resource::{Refused, ResourceType, Target, named_twice},
+    config_resource::{Refused, ResourceType, Target, look_for_resources, named_twice},
 };
 use crate::{
     model::NodeId,
@@ -29,8 +29,9 @@ pub(super) async fn handle(
     request: &Request<AlterConfigsRequest>,
 ) -> AlterConfigsResponse {
     let resources = &request.body.resources;
-    let repeated =
-        named_twice(resources.iter().map(|resource| (resource.resource_type, resource.resource_name.as_str())));
+    let named = resources.iter().map(|resource| (resource.resource_type, resource.resource_name.as_str()));
+    look_for_resources(catalog, named.clone()).await;
+    let repeated = named_twice(named);
     let mut responses = Vec::with_capacity(resources.len());
     for resource in resources {
         let outcome = if repeated.contains(&(resource.resource_type, resource.resource_name.as_str())) {

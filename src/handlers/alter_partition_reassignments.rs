@@ -14,15 +14,23 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Request, assignments};
+use super::{
+    Request, assignments,
+    partitions::{Named, look_for},
+};
 use crate::topics::Catalog;
 
-pub(super) fn handle(
+pub(super) async fn handle(
     catalog: &Catalog,
     brokers: &[i32],
     request: &Request<AlterPartitionReassignmentsRequest>,
 ) -> AlterPartitionReassignmentsResponse {
     let body = &request.body;
+    let named = body
+        .topics
+        .iter()
+        .map(|topic| (Named::Name(&topic.name), topic.partitions.iter().map(|partition| partition.partition_index)));
+    look_for(catalog, named).await;
     let responses = body.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let response = ReassignablePartitionResponse::default().with_partition_index(partition.partition_index);

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use kafka_protocol::ResponseError;
 
-use super::errors;
+use super::{
+    errors,
+    partitions::{Named, look_for_topics},
+};
 use crate::{
     model::{NodeId, TopicId},
     topics::{
@@ -44,6 +47,12 @@ impl ResourceType {
             Self::Group => 32,
         }
     }
+}
+
+/// Looks for topics among the resources that are not known here ([`look_for_topics`]).
+pub(super) async fn look_for_resources<'a>(catalog: &Catalog, named: impl Iterator<Item = (i8, &'a str)>) {
+    let topics = named.filter(|(kind, _)| ResourceType::from_code(*kind) == Some(ResourceType::Topic));
+    look_for_topics(catalog, topics.map(|(_, name)| Named::Name(name))).await;
 }
 
 /// A refusal with its code.

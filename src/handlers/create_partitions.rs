@@ -16,7 +16,10 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Request, assignments, errors};
+use super::{
+    Request, assignments, errors,
+    partitions::{Named, look_for_topics},
+};
 use crate::{
     model::TopicId,
     topics::{Catalog, ChangeError},
@@ -33,6 +36,7 @@ pub(super) async fn handle(
     request: &Request<CreatePartitionsRequest>,
 ) -> CreatePartitionsResponse {
     let topics = &request.body.topics;
+    look_for_topics(catalog, topics.iter().map(|topic| Named::Name(&topic.name))).await;
     let mut results = Vec::with_capacity(topics.len());
     let mut answered = HashSet::new();
     for topic in topics {

@@ -37,6 +37,10 @@ pub(super) async fn handle(
     request: &Request<CreateTopicsRequest>,
 ) -> CreateTopicsResponse {
     let body = &request.body;
+    if body.topics.iter().any(|topic| catalog.get(&topic.name).is_some()) {
+        // Another broker may have deleted it a moment ago.
+        catalog.catch_up().await;
+    }
     let (named, repeated) = once_each(&body.topics);
     let mut outcomes: Vec<Result<Topic, Refused>> =
         named.iter().map(|topic| planned(catalog, brokers, topic)).collect();

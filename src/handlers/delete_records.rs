@@ -16,7 +16,10 @@ use kafka_protocol::{
     },
 };
 
-use super::{Request, Services, errors, partitions::Named};
+use super::{
+    Request, Services, errors,
+    partitions::{Named, look_for},
+};
 use crate::topics::names;
 
 /// In place of an offset: all records that there are.
@@ -30,9 +33,7 @@ pub(super) async fn handle(services: Arc<Services>, request: Request<DeleteRecor
         request.body.topics.iter().map(|topic| {
             (Named::Name(&topic.name), topic.partitions.iter().map(|partition| partition.partition_index))
         });
-    if services.lacks(named) {
-        services.topics.catch_up().await;
-    }
+    look_for(&services.topics, named).await;
     let mut topics: Vec<DeleteRecordsTopicResult> = Vec::new();
     for topic in request.body.topics {
         // A partition that is named twice is cut at the offset named last.

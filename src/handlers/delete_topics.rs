@@ -17,7 +17,10 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Request, errors};
+use super::{
+    Request, errors,
+    partitions::{Named, look_for_topics},
+};
 use crate::{
     model::TopicId,
     topics::{Catalog, ChangeError},
@@ -32,6 +35,8 @@ pub(super) async fn handle(catalog: &Catalog, request: &Request<DeleteTopicsRequ
     } else {
         body.topic_names.iter().map(|name| DeleteTopicState::default().with_name(Some(name.clone()))).collect()
     };
+    let names = named.iter().map(|topic| Named::by(topic.name.as_deref().map_or("", |name| name), topic.topic_id));
+    look_for_topics(catalog, names).await;
     let enabled = catalog.snapshot().settings().delete_topic_enable;
     let twice = by_name_and_by_id(catalog, &named);
     let mut responses = Vec::with_capacity(named.len());

@@ -16,7 +16,7 @@ use kafka_protocol::{
 
 use super::{
     Request,
-    config_resource::{Refused, ResourceType},
+    config_resource::{Refused, ResourceType, look_for_resources},
 };
 use crate::{
     model::NodeId,
@@ -31,12 +31,15 @@ use crate::{
 const UNKNOWN_TYPE: &str = "This most likely occurs because of a request being malformed by the client library or the \
                             message was sent to an incompatible broker. See the broker logs for more details.";
 
-pub(super) fn handle(
+pub(super) async fn handle(
     catalog: &Catalog,
     node: NodeId,
     request: &Request<DescribeConfigsRequest>,
 ) -> DescribeConfigsResponse {
-    let results = request.body.resources.iter().map(|resource| {
+    let resources = &request.body.resources;
+    let named = resources.iter().map(|resource| (resource.resource_type, resource.resource_name.as_str()));
+    look_for_resources(catalog, named).await;
+    let results = resources.iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());

@@ -18,7 +18,10 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Request, Services, errors, partitions::wire_name};
+use super::{
+    Request, Services, errors,
+    partitions::{Named, look_for, wire_name},
+};
 use crate::topics::Topic;
 
 const DIRECTORY: &str = "redis";
@@ -31,6 +34,9 @@ pub(super) async fn handle(
     services: Arc<Services>,
     request: Request<DescribeLogDirsRequest>,
 ) -> DescribeLogDirsResponse {
+    let named = request.body.topics.iter().flatten();
+    let named = named.map(|topic| (Named::Name(&topic.topic), topic.partitions.iter().copied()));
+    look_for(&services.topics, named).await;
     let asked: Vec<(Arc<Topic>, BTreeSet<i32>)> = match request.body.topics {
         None => {
             let all = services.topics.snapshot();

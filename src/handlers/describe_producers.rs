@@ -14,7 +14,10 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Request, Services, errors};
+use super::{
+    Request, Services, errors,
+    partitions::{Named, look_for},
+};
 use crate::{log::store, topics::names};
 
 /// Partitions that the storage is asked about at the same time for one request.
@@ -24,6 +27,9 @@ pub(super) async fn handle(
     services: Arc<Services>,
     request: Request<DescribeProducersRequest>,
 ) -> DescribeProducersResponse {
+    let named = request.body.topics.iter();
+    let named = named.map(|topic| (Named::Name(&topic.name), topic.partition_indexes.iter().copied()));
+    look_for(&services.topics, named).await;
     let mut topics = Vec::with_capacity(request.body.topics.len());
     for topic in request.body.topics {
         let (services, name) = (&services, &topic.name);

@@ -18,7 +18,7 @@ use kafka_protocol::{
 use super::{
     Request, Services,
     cluster::{OPERATIONS_NOT_ASKED, ReachableBrokers, TOPIC_OPERATIONS, operations},
-    partitions::Named,
+    partitions::{Named, look_for_topics},
 };
 use crate::topics::{Topic, names};
 
@@ -27,9 +27,7 @@ pub(super) async fn handle(
     request: &Request<DescribeTopicPartitionsRequest>,
 ) -> DescribeTopicPartitionsResponse {
     let body = &request.body;
-    if services.lacks(body.topics.iter().map(|topic| (Named::Name(&topic.name), std::iter::empty()))) {
-        services.topics.catch_up().await;
-    }
+    look_for_topics(&services.topics, body.topics.iter().map(|topic| Named::Name(&topic.name))).await;
     let snapshot = services.topics.snapshot();
     let all = body.topics.is_empty();
     let names: BTreeSet<&str> = if all {

@@ -14,10 +14,13 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::Request;
+use super::{
+    Request,
+    partitions::{Named, look_for},
+};
 use crate::topics::Catalog;
 
-pub(super) fn handle(catalog: &Catalog, request: &Request<ElectLeadersRequest>) -> ElectLeadersResponse {
+pub(super) async fn handle(catalog: &Catalog, request: &Request<ElectLeadersRequest>) -> ElectLeadersResponse {
     let body = &request.body;
     let response = ElectLeadersResponse::default();
     let Some(named) = &body.topic_partitions else {
@@ -34,6 +37,7 @@ pub(super) fn handle(catalog: &Catalog, request: &Request<ElectLeadersRequest>) 
         let results = named.iter().map(|topic| results(topic, refused)).collect();
         return response.with_error_code(ResponseError::InvalidRequest.code()).with_replica_election_results(results);
     }
+    look_for(catalog, named.iter().map(|topic| (Named::Name(&topic.topic), topic.partitions.iter().copied()))).await;
     let elected = |topic: &TopicPartitions| {
         let name = topic.topic.as_str();
         let there = catalog.get(name);

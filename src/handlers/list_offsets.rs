@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::{
     Request, Services, errors,
-    partitions::{Named, known_epoch},
+    partitions::{Named, known_epoch, look_for},
 };
 use crate::log::{Bounds, FetchError, check_leader_epoch, deadline_in, store::TimestampedOffset};
 
@@ -47,9 +47,7 @@ pub(super) async fn handle(services: Arc<Services>, request: Request<ListOffsets
         .topics
         .iter()
         .map(|topic| (Named::Name(&topic.name), topic.partitions.iter().map(|partition| partition.partition_index)));
-    if services.lacks(named) {
-        services.topics.catch_up().await;
-    }
+    look_for(&services.topics, named).await;
     let patience = match u64::try_from(body.timeout_ms) {
         Ok(millis @ 1..) if version >= 10 => Duration::from_millis(millis),
         _ => ARCHIVE_PATIENCE,

@@ -25,7 +25,7 @@ use super::{
     Request, Services,
     cluster::{CLUSTER_OPERATIONS, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS, operations},
     errors,
-    partitions::Named,
+    partitions::{Named, look_for_topics},
 };
 use crate::{
     model::TopicId,
@@ -88,13 +88,8 @@ async fn topics(services: &Services, request: &Request<MetadataRequest>) -> Vec<
         Some(asked) if !(request.version == 0 && asked.is_empty()) => asked,
         _ => return services.topics.snapshot().topics().map(|topic| answer.known(topic)).collect(),
     };
-    let named = asked.iter().map(|one| {
-        let name = one.name.as_ref().map_or("", |name| name.as_str());
-        (Named::by(name, one.topic_id), std::iter::empty())
-    });
-    if services.lacks(named) {
-        services.topics.catch_up().await;
-    }
+    let named = asked.iter().map(|one| Named::by(one.name.as_deref().map_or("", |name| name), one.topic_id));
+    look_for_topics(&services.topics, named).await;
     let may_create = body.allow_auto_topic_creation && services.topics.settings().load().auto_create_topics_enable;
     let mut seen = HashSet::new();
     // One id is enough to make names without one be overlooked.

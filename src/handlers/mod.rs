@@ -224,7 +224,10 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
             .await
         }
         ApiKey::DescribeConfigs => {
-            call.now(|request| describe_configs::handle(&services.topics, services.identity.node, &request))
+            call.answer(|request| async move {
+                describe_configs::handle(&services.topics, services.identity.node, &request).await.into()
+            })
+            .await
         }
         ApiKey::AlterConfigs => {
             call.answer(|request| async move {
@@ -245,12 +248,18 @@ async fn dispatch(services: &Arc<Services>, caller: &Arc<Caller>, frame: Bytes) 
             call.answer(|request| async move { describe_topic_partitions::handle(services, &request).await.into() })
                 .await
         }
-        ApiKey::ElectLeaders => call.now(|request| elect_leaders::handle(&services.topics, &request)),
+        ApiKey::ElectLeaders => {
+            call.answer(|request| async move { elect_leaders::handle(&services.topics, &request).await.into() }).await
+        }
         ApiKey::ListPartitionReassignments => {
             call.now(|_: Request<ListPartitionReassignmentsRequest>| list_partition_reassignments::handle())
         }
-        ApiKey::AlterPartitionReassignments => call
-            .now(|request| alter_partition_reassignments::handle(&services.topics, &services.broker_ids(), &request)),
+        ApiKey::AlterPartitionReassignments => {
+            call.answer(|request| async move {
+                alter_partition_reassignments::handle(&services.topics, &services.broker_ids(), &request).await.into()
+            })
+            .await
+        }
         key => Err(Close(format!("{key:?} is in the table of served APIs and has no handler"))),
     }
 }

@@ -17,7 +17,10 @@ use kafka_protocol::{
 };
 use uuid::Uuid;
 
-use super::{Outcome, Request, Services, errors, partitions::Named};
+use super::{
+    Outcome, Request, Services, errors,
+    partitions::{Named, look_for},
+};
 use crate::{
     coordinator::CoordinatorError,
     groups::{Commit, CommitRequest, GroupError, TopicPartition},
@@ -39,9 +42,7 @@ pub(super) async fn handle(
         let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
         (Named::by(&topic.name, topic.topic_id), indexes)
     });
-    if services.lacks(named) {
-        services.topics.catch_up().await;
-    }
+    look_for(&services.topics, named).await;
     for topic in body.topics {
         let found = if version >= BY_ID {
             services.topics.get_by_id(TopicId(topic.topic_id)).ok_or(ResponseError::UnknownTopicId)

@@ -12,7 +12,10 @@ use kafka_protocol::{
     },
 };
 
-use super::{Outcome, Request, Services, errors};
+use super::{
+    Outcome, Request, Services, errors,
+    partitions::{Named, look_for},
+};
 use crate::{groups::TopicPartition, model::GroupId};
 
 pub(super) async fn handle(
@@ -20,6 +23,11 @@ pub(super) async fn handle(
     request: Request<OffsetDeleteRequest>,
 ) -> Outcome<OffsetDeleteResponse> {
     let body = request.body;
+    let named = body
+        .topics
+        .iter()
+        .map(|topic| (Named::Name(&topic.name), topic.partitions.iter().map(|partition| partition.partition_index)));
+    look_for(&services.topics, named).await;
     let mut answer = Answer::default();
     let mut known = Vec::new();
     let mut partitions = Vec::new();

@@ -22,12 +22,16 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{Outcome, Request, Services, errors, group_wire};
+use super::{
+    Outcome, Request, Services, errors, group_wire,
+    partitions::{Named, look_for_topics},
+};
 use crate::{
     coordinator::{Fetch, Fetched, Pending},
     groups::{CommittedOffset, TopicPartition},
     model::{GroupId, TopicId},
     protocol::offsets_by_id,
+    topics::Catalog,
 };
 
 const SEVERAL_GROUPS: i16 = 8;
@@ -70,14 +74,16 @@ pub(super) async fn handle(
         });
         vec![OffsetFetchRequestGroup::default().with_group_id(body.group_id).with_topics(topics)]
     };
+    // A topic that is not known has no offsets, and its consumer begins anew.
+    let named = groups.iter().flat_map(|group| group.topics.iter().flatten());
+    look_for_topics(&services.topics, named.map(|topic| Named::by(&topic.name, topic.topic_id))).await;
     let mut asked = Vec::with_capacity(groups.len());
     for group in groups {
         asked.push(ask(services, version, group, body.require_stable).await);
     }
     let catalog = services.topics.clone();
     Outcome::Later(Box::pin(async move {
-        let name_of = |id| catalog.get_by_id(id).map(|topic| topic.name.clone());
-        let answered = join_all(asked.into_iter().map(|asked| answer(asked, version, &name_of))).await;
+        let answered = join_all(asked.into_iter().map(|asked| answer(asked, version, &catalog))).await;
         if version >= SEVERAL_GROUPS {
             return OffsetFetchResponse::default().with_groups(answered);
         }
@@ -129,11 +135,7 @@ async fn ask(services: &Services, version: i16, mut group: OffsetFetchRequestGro
     Asked { group, topics, pending }
 }
 
-async fn answer(
-    asked: Asked,
-    version: i16,
-    name_of: &(impl Fn(TopicId) -> Option<crate::model::TopicName> + Sync),
-) -> OffsetFetchResponseGroup {
+async fn answer(asked: Asked, version: i16, catalog: &Catalog) -> OffsetFetchResponseGroup {
     let response = OffsetFetchResponseGroup::default().with_group_id(asked.group.group_id);
     let fetched = match asked.pending.answer().await {
         Ok(fetched) => fetched,
@@ -145,7 +147,7 @@ async fn answer(
         }
     };
     let topics = match asked.topics {
-        None => all(fetched, version, name_of),
+        None => all(fetched, version, catalog).await,
         Some(wanted) => some(wanted, fetched, version),
     };
     response.with_topics(topics)
@@ -173,21 +175,18 @@ fn some(wanted: Vec<Wanted>, fetched: Fetched, version: i16) -> Vec<OffsetFetchR
 }
 
 /// Offsets of topics that are gone are left out.
-fn all(
-    fetched: Fetched,
-    version: i16,
-    name_of: &impl Fn(TopicId) -> Option<crate::model::TopicName>,
-) -> Vec<OffsetFetchResponseTopics> {
+async fn all(fetched: Fetched, version: i16, catalog: &Catalog) -> Vec<OffsetFetchResponseTopics> {
     let mut by_topic: BTreeMap<TopicId, Vec<OffsetFetchResponsePartitions>> = BTreeMap::new();
     for (at, offset) in fetched {
         by_topic.entry(at.topic).or_default().push(partition(at.partition, offset));
     }
+    look_for_topics(catalog, by_topic.keys().map(|id| Named::Id(id.0))).await;
     let named = by_topic.into_iter().filter_map(|(id, partitions)| {
-        let name = name_of(id)?;
+        let topic = catalog.get_by_id(id)?;
         let (name, id) = if version >= BY_ID {
             (TopicName::default(), id.0)
         } else {
-            (TopicName(group_wire::text(name.as_str())), TopicId::ZERO.0)
+            (TopicName(group_wire::text(topic.name.as_str())), TopicId::ZERO.0)
         };
         Some(response_topic(name, id).with_partitions(partitions))
     });

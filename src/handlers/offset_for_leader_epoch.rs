@@ -18,7 +18,7 @@ use kafka_protocol::{
 
 use super::{
     Request, Services, errors,
-    partitions::{Named, known_epoch},
+    partitions::{Named, known_epoch, look_for},
 };
 use crate::log::{Divergence, FetchError, check_leader_epoch};
 
@@ -38,9 +38,7 @@ pub(super) async fn handle(
         .topics
         .iter()
         .map(|topic| (Named::Name(&topic.topic), topic.partitions.iter().map(|partition| partition.partition)));
-    if services.lacks(named) {
-        services.topics.catch_up().await;
-    }
+    look_for(&services.topics, named).await;
     let mut topics = Vec::with_capacity(request.body.topics.len());
     for topic in request.body.topics {
         let (services, name) = (&services, &topic.topic);

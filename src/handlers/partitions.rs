@@ -10,7 +10,7 @@ use super::Services;
 use crate::{
     log::Partition,
     model::{TopicId, TopicName},
-    topics::{Topic, names},
+    topics::{Catalog, Snapshot, Topic, names},
 };
 
 /// How a request names a topic.
@@ -37,27 +37,38 @@ pub(super) fn known_epoch(epoch: i32) -> Option<i32> {
     Some(epoch).filter(|epoch| *epoch != -1)
 }
 
-impl Services {
-    /// Whether a topic or partition that a request names is not known here and may have been made by another broker a moment ago:
-    /// then it is looked for once ([`Catalog::catch_up`]) before it is answered to be unknown.
-    ///
-    /// [`Catalog::catch_up`]: crate::topics::Catalog::catch_up
-    pub(super) fn lacks<'a, I: Iterator<Item = i32>>(&self, mut named: impl Iterator<Item = (Named<'a>, I)>) -> bool {
-        let snapshot = self.topics.snapshot();
-        named.any(|(topic, mut partitions)| {
-            let known = match topic {
-                Named::Name(name) => snapshot.get(name),
-                Named::Id(id) => snapshot.get_by_id(TopicId(id)),
-            };
-            match (known, topic) {
-                (Some(known), _) => partitions.any(|index| index >= known.partitions),
-                // What can't be there is not looked for.
-                (None, Named::Name(name)) => names::validate(name).is_ok() && !names::is_reserved(name),
-                (None, Named::Id(id)) => !id.is_nil(),
-            }
-        })
+/// Looks once for what a request names and this broker does not know, before it is answered to be unknown: another broker
+/// may have made it a moment ago ([`Catalog::catch_up`]).
+pub(super) async fn look_for<'a, I: Iterator<Item = i32>>(
+    catalog: &Catalog,
+    named: impl Iterator<Item = (Named<'a>, I)>,
+) {
+    if lacks(&catalog.snapshot(), named) {
+        catalog.catch_up().await;
     }
+}
 
+/// The same for topics alone.
+pub(super) async fn look_for_topics<'a>(catalog: &Catalog, named: impl Iterator<Item = Named<'a>>) {
+    look_for(catalog, named.map(|topic| (topic, std::iter::empty()))).await;
+}
+
+fn lacks<'a, I: Iterator<Item = i32>>(snapshot: &Snapshot, mut named: impl Iterator<Item = (Named<'a>, I)>) -> bool {
+    named.any(|(topic, mut partitions)| {
+        let known = match topic {
+            Named::Name(name) => snapshot.get(name),
+            Named::Id(id) => snapshot.get_by_id(TopicId(id)),
+        };
+        match (known, topic) {
+            (Some(known), _) => partitions.any(|index| index >= known.partitions),
+            // What can't be there is not looked for.
+            (None, Named::Name(name)) => names::validate(name).is_ok() && !names::is_reserved(name),
+            (None, Named::Id(id)) => !id.is_nil(),
+        }
+    })
+}
+
+impl Services {
     /// The partition of a topic that is known.
     pub(super) fn partition_of(&self, topic: &Topic, index: i32) -> Result<Arc<Partition>, ResponseError> {
         topic.partition(index).ok_or(ResponseError::UnknownTopicOrPartition)?;

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use super::{
     Outcome, Request, Services, errors,
-    partitions::{Named, timeout},
+    partitions::{Named, look_for, timeout},
 };
 use crate::{
     log::{self, Answer, AppendError, AppendedAt, Pending, config::LogConfig, store::Layout},
@@ -100,9 +100,7 @@ pub(super) async fn handle(services: &Arc<Services>, request: Request<ProduceReq
         let indexes = topic.partition_data.iter().map(|partition| partition.index);
         (Named::by(&topic.name, topic.topic_id), indexes)
     });
-    if services.lacks(named) {
-        services.topics.catch_up().await;
-    }
+    look_for(&services.topics, named).await;
     let mut rows = rows(services, body, version, frame_bytes);
     if let Some((error, message)) = refusal_of_all(&rows) {
         for partition in rows.iter_mut().flat_map(|topic| &mut topic.partitions) {

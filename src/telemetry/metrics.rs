@@ -113,6 +113,8 @@ pub struct ColdMetrics {
     /// Fetches that went on without what the archive had not given yet.
     pub delayed_reads: Counter,
     pub refused_appends: Counter,
+    /// That were never archived.
+    pub dropped_records: Counter,
     /// Of the partitions that this process leads or copies.
     pub lag_bytes: Gauge,
     pub lag_records: Gauge,
@@ -298,6 +300,11 @@ fn cold_metrics(r: &mut Registry, cold: &ColdMetrics) {
         "weir_archive_refused_appends",
         "Appends refused because too much waits to be archived",
         cold.refused_appends.clone(),
+    );
+    r.register(
+        "weir_archive_dropped_records",
+        "Records removed without being archived, since too much waited",
+        cold.dropped_records.clone(),
     );
     r.register("weir_archive_lag_bytes", "Bytes of batches that are not archived yet", cold.lag_bytes.clone());
     r.register("weir_archive_lag_records", "Records that are not archived yet", cold.lag_records.clone());

@@ -1,13 +1,18 @@
-//! A broker's way to Redis, which a test can hold up: what is under way then arrives when it is let go.
+//! A broker's way to Redis, which a test can hold up, as a whole or what is published: that arrives when it is let go.
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpListener},
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
+
+const SUBSCRIBE: &[u8] = b"SUBSCRIBE";
 
 /// Listens on a free port of 127.0.0.1 for as long as the test runs.
 pub(crate) struct Link {
@@ -15,19 +20,33 @@ pub(crate) struct Link {
     gate: Arc<Gate>,
 }
 
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Held {
+    #[default]
+    Nothing,
+    /// The connections that Redis tells on what is published.
+    News,
+    Everything,
+}
+
 #[derive(Default)]
 struct Gate {
-    held: Mutex<bool>,
+    held: Mutex<Held>,
     changed: Condvar,
 }
 
 impl Gate {
-    fn pass(&self) {
+    fn pass(&self, is_news: &AtomicBool) {
+        let is_held = |held: &mut Held| match held {
+            Held::Nothing => false,
+            Held::News => is_news.load(Ordering::Relaxed),
+            Held::Everything => true,
+        };
         let held = self.held.lock().expect("no panic");
-        drop(self.changed.wait_while(held, |held| *held).expect("no panic"));
+        drop(self.changed.wait_while(held, is_held).expect("no panic"));
     }
 
-    fn set(&self, held: bool) {
+    fn set(&self, held: Held) {
         *self.held.lock().expect("no panic") = held;
         self.changed.notify_all();
     }
@@ -42,14 +61,21 @@ impl Link {
             let gate = gate.clone();
             move || {
                 for near in listener.incoming().map_while(Result::ok) {
-                    gate.pass();
+                    gate.pass(&AtomicBool::new(false));
                     let Ok(far) = UnixStream::connect(&socket) else { return };
                     let (near_copy, far_copy) = (near.try_clone().expect("a copy"), far.try_clone().expect("a copy"));
                     let (there, back) = (gate.clone(), gate.clone());
-                    thread::spawn(move || copy(near, far, &there, |far| far.shutdown(Shutdown::Both)));
-                    thread::spawn(move || {
-                        copy(far_copy, near_copy, &back, |near: &TcpStream| near.shutdown(Shutdown::Both))
-                    });
+                    let is_news = Arc::<AtomicBool>::default();
+                    let notice = is_news.clone();
+                    let look = move |bytes: &[u8]| {
+                        if bytes.windows(SUBSCRIBE.len()).any(|command| command.eq_ignore_ascii_case(SUBSCRIBE)) {
+                            notice.store(true, Ordering::Relaxed);
+                        }
+                        there.pass(&AtomicBool::new(false));
+                    };
+                    thread::spawn(move || copy(near, far, look, |far| far.shutdown(Shutdown::Both)));
+                    let wait = move |_: &[u8]| back.pass(&is_news);
+                    thread::spawn(move || copy(far_copy, near_copy, wait, |near| near.shutdown(Shutdown::Both)));
                 }
             }
         });
@@ -62,11 +88,16 @@ impl Link {
 
     /// Nothing goes through until [`Link::let_go`].
     pub(crate) fn hold(&self) {
-        self.gate.set(true);
+        self.gate.set(Held::Everything);
+    }
+
+    /// Nothing that is published comes through until [`Link::let_go`].
+    pub(crate) fn hold_news(&self) {
+        self.gate.set(Held::News);
     }
 
     pub(crate) fn let_go(&self) {
-        self.gate.set(false);
+        self.gate.set(Held::Nothing);
     }
 }
 
@@ -76,10 +107,15 @@ impl Drop for Link {
     }
 }
 
-fn copy<T: Write>(mut from: impl Read, mut to: T, gate: &Gate, close: impl FnOnce(&T) -> std::io::Result<()>) {
+fn copy<T: Write>(
+    mut from: impl Read,
+    mut to: T,
+    before: impl Fn(&[u8]),
+    close: impl FnOnce(&T) -> std::io::Result<()>,
+) {
     let mut bytes = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        gate.pass();
+        before(&bytes[..count]);
         if to.write_all(&bytes[..count]).is_err() {
             break;
         }

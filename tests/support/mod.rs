@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod ledger;
+pub mod offsets_by_id;
 pub mod process;
 pub mod proxy;
 pub mod redis_cluster;

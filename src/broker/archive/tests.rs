@@ -350,7 +350,9 @@ fn dropping(limit: u64) -> tiered::Options {
 async fn where_the_settings_say_so_the_oldest_records_go_instead() {
     const LIMIT: u64 = 20_000;
     let world = World::new().await;
-    let broker = world.broker_with(dropping(LIMIT)).await;
+    let options = dropping(LIMIT);
+    let metrics = options.metrics.clone();
+    let broker = world.broker_with(options).await;
     // The log is trimmed in steps of what is local.
     let topic = broker.create(&[ALL_COLD, &[("local.retention.bytes", "20000")]].concat()).await;
     let job = broker.job();
@@ -379,6 +381,7 @@ async fn where_the_settings_say_so_the_oldest_records_go_instead() {
     }
     let start = broker.logs.load(&id(&topic)).await.expect("Redis is up").local_start_offset;
     assert!((421..end).contains(&start), "{start}");
+    assert_eq!(Some(metrics.dropped_records.get()), u64::try_from(start - 20).ok());
     *world.archive.faults.unreachable.lock() = false;
     rounds(&job).await;
     assert_eq!(world.archive.offsets(&id(&topic)), (0..20).chain(start..end).collect::<Vec<_>>());

@@ -54,11 +54,10 @@ impl Archiver {
         let retention = Retention { max_bytes: Some(limit), hold: Hold::Nothing, ..Retention::default() };
         let after = self.store.retain(id, retention).await?;
         let from = state.local_start_offset.max(state.archived_end_offset());
-        if after.local_start_offset > from {
-            warn!(
-                partition = %id, from, to = after.local_start_offset,
-                "records that were never archived are dropped (archive.when.full)"
-            );
+        let to = after.local_start_offset;
+        if let Ok(records @ 1..) = u64::try_from(to - from) {
+            self.tier.options.metrics.dropped_records.inc_by(records);
+            warn!(partition = %id, from, to, "records that were never archived are dropped (archive.when.full)");
         }
         self.partitions.learnt(id, &after);
         Ok(())
