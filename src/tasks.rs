@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-pub use background::in_background;
+pub use background::{hurry, in_background};
 
 /// Spawns tasks and ends them. Clones share the same set.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Work that waited for the cores for so long gets a share of them,
 const STARVATION: Duration = Duration::from_millis(200);
-/// and what begins within this too.
+/// and what begins within this too; or all that it needs, after somebody was in a [`hurry`].
 const RECOVERY: Duration = Duration::from_secs(30);
 /// About a tenth of a core where all cores are wanted.
 #[cfg(target_os = "linux")]
@@ -30,27 +30,54 @@ pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 
     BACKGROUND.run(work).await
 }
 
+/// For a while such work gives way to nobody: what would fill up without it matters more.
+pub fn hurry() {
+    BACKGROUND.hurry();
+}
+
+/// How far a thread gives way.
+#[derive(Clone, Copy)]
+enum Gives {
+    /// It takes what is idle.
+    Everything,
+    /// It has a share.
+    Most,
+    Nothing,
+}
+
 struct Background {
-    /// Its threads take what is idle.
     spare: LazyLock<Runtime>,
-    /// Its threads have a share.
     share: LazyLock<Runtime>,
+    equal: LazyLock<Runtime>,
     /// When work waited for too long.
     starved_at: Mutex<Option<Instant>>,
+    hurried_at: Mutex<Option<Instant>>,
 }
 
 impl Background {
     const fn new() -> Self {
         Self {
-            spare: LazyLock::new(|| threads(true)),
-            share: LazyLock::new(|| threads(false)),
+            spare: LazyLock::new(|| threads(Gives::Everything)),
+            share: LazyLock::new(|| threads(Gives::Most)),
+            equal: LazyLock::new(|| threads(Gives::Nothing)),
             starved_at: Mutex::new(None),
+            hurried_at: Mutex::new(None),
         }
     }
 
+    fn hurry(&self) {
+        *self.hurried_at.lock() = Some(Instant::now());
+    }
+
     async fn run<T: Send + 'static>(&'static self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        let is_starved = self.starved_at.lock().is_some_and(|at| at.elapsed() < RECOVERY);
-        let threads = if is_starved { &self.share } else { &self.spare };
+        let lately = |at: &Mutex<Option<Instant>>| at.lock().is_some_and(|at| at.elapsed() < RECOVERY);
+        let threads = if lately(&self.hurried_at) {
+            &self.equal
+        } else if lately(&self.starved_at) {
+            &self.share
+        } else {
+            &self.spare
+        };
         let timed = move || {
             let (began, worked_before) = (Instant::now(), thread_cpu_time());
             let made = work();
@@ -67,24 +94,27 @@ impl Background {
 /// A thread can't always leave its policy again, so there are some of each kind; they end when they have had nothing to do for
 /// long.
 #[expect(clippy::expect_used, reason = "such a runtime has no driver that could fail")]
-fn threads(take_only_what_is_idle: bool) -> Runtime {
+fn threads(gives: Gives) -> Runtime {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     Builder::new_current_thread()
         .max_blocking_threads(cores.div_ceil(2))
         .thread_name("background")
-        .on_thread_start(move || give_way(take_only_what_is_idle))
+        .on_thread_start(move || give_way(gives))
         .build()
         .expect("a runtime without drivers")
 }
 
 /// Lowers this thread's priority. One that may not do so does not give way, and works.
 #[cfg(target_os = "linux")]
-fn give_way(takes_only_what_is_idle: bool) {
+fn give_way(gives: Gives) {
     use thread_priority::{
         NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
         thread_native_id,
     };
-    if takes_only_what_is_idle {
+    if matches!(gives, Gives::Nothing) {
+        return;
+    }
+    if matches!(gives, Gives::Everything) {
         // Whoever wakes up takes the core from it at once, which the priority alone does not bring about.
         let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
         let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
@@ -94,7 +124,7 @@ fn give_way(takes_only_what_is_idle: bool) {
 
 /// Elsewhere a priority is the whole process's.
 #[cfg(not(target_os = "linux"))]
-fn give_way(_: bool) {}
+fn give_way(_: Gives) {}
 
 fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -113,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_wait_takes_what_is_idle_and_a_share_where_it_starved() {
+    async fn what_can_wait_takes_what_is_idle_a_share_where_it_starved_and_all_it_needs_in_a_hurry() {
         static BACKGROUND: Background = Background::new();
         let policy = |policy| ThreadSchedulePolicy::Normal(policy);
         let (_, own) = standing();
@@ -125,6 +155,10 @@ mod tests {
         BACKGROUND.run(starve).await.expect("a thread");
         let (found, nice) = BACKGROUND.run(standing).await.expect("a thread");
         assert!(found == policy(NormalThreadSchedulePolicy::Other) && is_lowered(nice), "{found:?} {nice}");
+
+        BACKGROUND.hurry();
+        let (found, nice) = BACKGROUND.run(standing).await.expect("a thread");
+        assert!(found == policy(NormalThreadSchedulePolicy::Other) && nice == own, "{found:?} {nice}");
     }
 
     #[tokio::test]

@@ -6,9 +6,12 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Archiver, JobError, Work};
-use crate::log::{
-    archive::{Cold, ColdBounds, Table, TableChange},
-    store::{LogState, Read, StoreError},
+use crate::{
+    log::{
+        archive::{Cold, ColdBounds, Table, TableChange},
+        store::{LogState, Read, StoreError},
+    },
+    tasks::hurry,
 };
 
 /// What is read from the storage at once: producers wait for as long as Redis takes to answer it.
@@ -103,6 +106,14 @@ impl Archiver {
         Ok(first.first().is_some_and(|batch| batch.max_timestamp <= oldest))
     }
 
+    /// Whether so much waits that Redis holds more than it should: clients are given way to only until then.
+    fn is_behind(&self, work: &Work<'_>, state: &LogState) -> bool {
+        let waiting = state.unarchived_bytes();
+        let beyond = |most: Option<u64>| most.is_some_and(|most| waiting >= most);
+        let hot_limit = self.tier.options.hot_limit_bytes;
+        beyond(work.tier.local_retention_bytes) || beyond(hot_limit.map(|limit| limit / 2))
+    }
+
     fn file_bytes(&self, work: &Work<'_>) -> u64 {
         work.tier.files.file_bytes.unwrap_or(self.options.file_bytes)
     }
@@ -119,7 +130,11 @@ impl Archiver {
         let max_bytes = usize::try_from(self.file_bytes(work)).unwrap_or(READ_BYTES).min(READ_BYTES);
         let mut copy = None;
         let (began, mut bytes, mut records) = (Instant::now(), 0_u64, 0_u64);
+        let is_behind = self.is_behind(work, &state);
         loop {
+            if is_behind {
+                hurry();
+            }
             let batches = self.store.read(work.id, Read::for_copy(offset, max_bytes, end)).await?;
             let (Some(first), Some(last)) = (batches.first(), batches.last()) else { break };
             if copy.is_none() {
