@@ -11,10 +11,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
-/// Work that waited for the cores for so long gets a share of them,
+/// Work that waited for the cores for so long has starved.
 const STARVATION: Duration = Duration::from_millis(200);
-/// and what begins within this too; or all that it needs, after somebody was in a [`hurry`].
-const RECOVERY: Duration = Duration::from_secs(30);
+/// Since work has starved, or somebody was in a [`hurry`], what begins within this gets more of the cores.
+const WHILE: Duration = Duration::from_secs(30);
 /// About a tenth of a core where all cores are wanted.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
@@ -22,7 +22,7 @@ const NICE: i32 = 10;
 static BACKGROUND: Background = Background::new();
 
 /// Runs `work`, which takes long and can wait, on a thread that gives way to those that serve clients: it gets what nobody else
-/// wants of the cores or, for a while after that was next to nothing, a small share of them.
+/// wants of the cores or, for a while after that was next to nothing, a small share of them; after a [`hurry`] as much as others.
 ///
 /// # Errors
 /// It panicked.
@@ -70,7 +70,7 @@ impl Background {
     }
 
     async fn run<T: Send + 'static>(&'static self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        let lately = |at: &Mutex<Option<Instant>>| at.lock().is_some_and(|at| at.elapsed() < RECOVERY);
+        let lately = |at: &Mutex<Option<Instant>>| at.lock().is_some_and(|at| at.elapsed() < WHILE);
         let threads = if lately(&self.hurried_at) {
             &self.equal
         } else if lately(&self.starved_at) {
@@ -111,13 +111,14 @@ fn give_way(gives: Gives) {
         NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
         thread_native_id,
     };
-    if matches!(gives, Gives::Nothing) {
-        return;
-    }
-    if matches!(gives, Gives::Everything) {
-        // Whoever wakes up takes the core from it at once, which the priority alone does not bring about.
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+    match gives {
+        Gives::Nothing => return,
+        Gives::Most => {}
+        Gives::Everything => {
+            // Whoever wakes up takes the core from it at once, which the priority alone does not bring about.
+            let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+            let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+        }
     }
     let _ = rustix::process::setpriority_process(None, NICE);
 }

@@ -36,10 +36,10 @@ struct Gate {
 }
 
 impl Gate {
-    fn pass(&self, is_news: &AtomicBool) {
+    fn pass(&self, is_news: bool) {
         let is_held = |held: &mut Held| match held {
             Held::Nothing => false,
-            Held::News => is_news.load(Ordering::Relaxed),
+            Held::News => is_news,
             Held::Everything => true,
         };
         let held = self.held.lock().expect("no panic");
@@ -61,7 +61,7 @@ impl Link {
             let gate = gate.clone();
             move || {
                 for near in listener.incoming().map_while(Result::ok) {
-                    gate.pass(&AtomicBool::new(false));
+                    gate.pass(false);
                     let Ok(far) = UnixStream::connect(&socket) else { return };
                     let (near_copy, far_copy) = (near.try_clone().expect("a copy"), far.try_clone().expect("a copy"));
                     let (there, back) = (gate.clone(), gate.clone());
@@ -71,10 +71,10 @@ impl Link {
                         if bytes.windows(SUBSCRIBE.len()).any(|command| command.eq_ignore_ascii_case(SUBSCRIBE)) {
                             notice.store(true, Ordering::Relaxed);
                         }
-                        there.pass(&AtomicBool::new(false));
+                        there.pass(false);
                     };
                     thread::spawn(move || copy(near, far, look, |far| far.shutdown(Shutdown::Both)));
-                    let wait = move |_: &[u8]| back.pass(&is_news);
+                    let wait = move |_: &[u8]| back.pass(is_news.load(Ordering::Relaxed));
                     thread::spawn(move || copy(far_copy, near_copy, wait, |near| near.shutdown(Shutdown::Both)));
                 }
             }
